@@ -1,0 +1,50 @@
+# Every target makes and reuses .venv in this checkout, from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: quickstart test test-slow lint types bench docs test-versions lock clean
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+quickstart: $(READY)  ## the whole job on the embedded world: data, training, comparison, report
+	$(BIN)/rediffuse quickstart --to quickstart
+
+test: $(READY)  ## unit, theory, contract and documentation tests, with branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-slow: $(READY)  ## Monte-Carlo, kills, parity with other libraries
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/pyright
+
+bench: $(READY)  ## on demand, on a quiet machine; figures go to benchmarks/results
+	$(BIN)/python -m benchmarks.reverse_chain
+	$(BIN)/python -m benchmarks.training
+
+docs: $(READY)  ## regenerate the reference pages from the code
+	$(BIN)/python -m docs.reference
+
+test-versions: $(READY)  ## the lowest and the newest allowed versions, each in its own environment
+	bash tests/versions.sh
+
+lock: $(READY)  ## rewrite requirements.lock from the environment
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) quickstart .pytest_cache .ruff_cache .hypothesis .coverage*

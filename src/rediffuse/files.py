@@ -1,0 +1,143 @@
+"""Files that are either whole or not there, and checksums.
+
+A folder is written beside its final place, synced, then renamed: a reader never meets half of it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rediffuse.errors import ArtifactError, InvalidInput, say
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish a text file atomically: temporary sibling, flush, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Publish a JSON file atomically; keys keep their order, numbers their full precision.
+
+    Raises: ValueError on NaN or infinity: JSON has neither.
+    """
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises: ArtifactError when it is missing or holds none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(say(f"{str(path.parent)!r} has no {path.name}")) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(say(f"{str(path)!r} is not JSON", got=str(error))) from None
+    if not isinstance(value, dict):
+        raise ArtifactError(say(f"{str(path)!r} must hold an object", got=type(value).__name__))
+    return value
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of `target`; it becomes `target` when the block ends well, else it vanishes.
+
+    A manifest (name, bytes, SHA-256 of every file) is written last, so a folder without one is not whole.
+
+    Args: replace: put it in the place of a folder that has a manifest of ours; anything else is never touched.
+    Raises: InvalidInput when the target exists and may not be replaced.
+    """
+    target = target.absolute()
+    if target.exists() and not (replace and (target / MANIFEST).is_file()):
+        raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _write_manifest(temporary)
+        _swap_in(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def verify(folder: Path) -> dict[str, str]:
+    """Check every file of a folder against its manifest.
+
+    Returns: name -> SHA-256.
+    Raises: ArtifactError naming the first file that is missing, altered or not listed.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(say(f"There is no folder {str(folder)!r}"))
+    listed = read_json(folder / MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise ArtifactError(say(f"{MANIFEST} in {str(folder)!r} lists no files"))
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    for name in sorted(found ^ set(listed)):
+        problem = "is not in its manifest" if name in found else "is missing"
+        raise ArtifactError(say(f"{name} in {str(folder)!r} {problem}", remedy="Make the folder anew"))
+    for name, entry in listed.items():
+        path = folder / name
+        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+            raise ArtifactError(
+                say(f"{name} in {str(folder)!r} differs from its manifest", remedy="Make the folder anew")
+            )
+    return {name: entry["sha256"] for name, entry in listed.items()}
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    write_json(folder / MANIFEST, {"files": entries})
+
+
+def _swap_in(temporary: Path, target: Path) -> None:
+    """Rename into place; an old folder steps aside first and comes back if the rename fails."""
+    aside = temporary.with_name(f"{temporary.name}.old")
+    replaced = target.exists()
+    if replaced:
+        target.rename(aside)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if replaced:
+            aside.rename(target)
+        raise
+    _sync_folder(target.parent)
+    if replaced:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

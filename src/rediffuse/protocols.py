@@ -1,0 +1,211 @@
+"""What the parts promise each other. Shapes as in `types`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rediffuse.config import FrozenConfig, RunConfig
+from rediffuse.types import Condition, Options, Query, Ragged, Ranking, SparseRows
+
+
+BatchT = TypeVar("BatchT")
+In = TypeVar("In", contravariant=True)
+
+
+class Schedule(Protocol):
+    """Two tables over the levels 0 (clean) .. T: x_t = alpha[t] x_0 + sigma[t] eps."""
+
+    @property
+    def alpha(self) -> Tensor: ...
+    @property
+    def sigma(self) -> Tensor: ...
+
+
+class Denoiser(Protocol):
+    """E[x_0 | x_t, cond]."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """x_t: (B, *D), t: (B,) int64 in 1..T. Returns: (B, *D)."""
+        ...
+
+
+class LiftedDenoiser(Denoiser, Protocol):
+    """head(core(lift(x_t), t, cond)) with lift and head linear; what `collapse` needs."""
+
+    def lift(self, x: SparseRows | Tensor) -> Tensor:
+        """(B, I) -> (B, H), linear without a constant term."""
+        ...
+
+    def core(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """(B, H) -> (B, H')."""
+        ...
+
+    def head(self, h: Tensor, items: Tensor | None = None) -> Tensor:
+        """(B, H') -> (B, I), affine; with items (n,) or (B, n) only those, (B, n)."""
+        ...
+
+    def ends(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrices of lift, W^T (I, H), and of head, V (I, H') and b (I,)."""
+        ...
+
+
+class Noise(Protocol):
+    """Standard normal draws, a function of (seed, key, draw, t) only."""
+
+    def __call__(self, t: int, like: Tensor) -> Tensor:
+        """t: level the draw belongs to. Returns: values shaped as `like`, (B, *D)."""
+        ...
+
+
+OnStep = Callable[[int, Tensor, Tensor], None]
+"""Called after each evaluation of a denoiser with (t, x_t, estimate of x_0)."""
+
+
+class Sampler(Protocol):
+    """Walks down `levels`; the state at the last level is returned (x_0 when that is 0)."""
+
+    def __call__(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        levels: Tensor,
+        schedule: Schedule,
+        *,
+        cond: Condition | None = None,
+        noise: Noise | None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """x: state at levels[0], (B, *D).   levels: (N+1,) int64, strictly falling.   noise: None walks the means."""
+        ...
+
+
+class Space(Protocol[In]):
+    """Where x_0 lives: events <-> points."""
+
+    def encode(self, batch: In) -> Tensor: ...
+    def decode(self, x0: Tensor) -> Tensor: ...
+
+
+class Grounding(Protocol):
+    """Points -> items of the catalog."""
+
+    def __call__(
+        self, points: Tensor, k: int, *, seen: Ragged | None = None, candidates: Ragged | None = None
+    ) -> Ranking: ...
+
+
+class Recommender(Protocol):
+    """Answers queries: all that evaluation and serving know of a model."""
+
+    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+        """The k best items for each subject; -1 pads where fewer may be returned.
+
+        Raises: UnsupportedOption when the method cannot honour an option.
+        """
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A recommender whose answer is made in steps that can be counted and watched."""
+
+    @property
+    def steps(self) -> int:
+        """Reverse steps of an ordinary answer."""
+        ...
+
+    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
+        """What each level would answer: (t, ranking of the estimate of x_0 at t), noisiest level first."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a method learns from."""
+
+    history: Ragged
+    """U rows: the events of the parts to learn from, oldest first."""
+    n_items: int
+    order: Literal["time", "sequence", "none"]
+    """How far the order of events is known."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a running training."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+    validation: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a method is handed besides its data: how to validate, to run, to report, where to keep checkpoints."""
+
+    run: RunConfig
+    validate: Callable[[Recommender], float] | None = None
+    """The selection metric of a candidate model; None when there is no selection part."""
+    report: Callable[[Progress], None] = lambda _: None
+    checkpoint: "CheckpointStore | None" = None
+
+
+class CheckpointStore(Protocol):
+    """Keeps the one newest state of a training run."""
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None: ...
+    def load(self) -> tuple[dict[str, Tensor], dict[str, object]] | None: ...
+
+
+class Method(Recommender, Protocol):
+    """A fitted recommender whose class is what the registry lists."""
+
+    Config: ClassVar[type[FrozenConfig]]
+    Training: ClassVar[type[FrozenConfig]]
+    presets: ClassVar[Mapping[str, Mapping[str, object]]]
+    """Preset name -> values for keys of Config and Training."""
+
+    @classmethod
+    def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
+        """Learn from data. Raises: InvalidInput when the data lacks what the method needs (order, time)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learned, by name."""
+        ...
+
+    @classmethod
+    def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
+        """Rebuild from `state`. Raises: ArtifactError when a tensor is missing or misshapen."""
+        ...
+
+
+class Metric(Protocol):
+    """A pure function of lists and truth."""
+
+    def __call__(self, ranking: Ranking, relevant: Ragged, k: int) -> Tensor:
+        """Returns: (B,) float64, NaN where undefined."""
+        ...
+
+
+class Trainable(Protocol[BatchT]):
+    """What the training loop drives."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """Holds the parameters, and as buffers every other state that training changes."""
+        ...
+
+    def batches(self, generator: torch.Generator) -> Iterator[BatchT]:
+        """One epoch."""
+        ...
+
+    def loss(self, batch: BatchT, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Per-example values by name, (B,) each; "loss" is the one that is minimised in the mean."""
+        ...
