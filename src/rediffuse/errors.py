@@ -63,3 +63,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     close = nearest(name, names)
     hint = f"Nearest known {kind}: {close!r}." if close else f"Known: {', '.join(names)}."
     return f"Unknown {kind} {name!r}. {hint}"
+
+
+def refuse_options(method: str, asked: Iterable[str], able: Iterable[str] = ()) -> None:
+    """Complain about the first option that is asked for and that the method cannot honour.
+
+    Raises: UnsupportedOption.
+    """
+    honoured = sorted(able)
+    for name in asked:
+        if name not in honoured:
+            can = f"It takes: {', '.join(honoured)}" if honoured else "It takes no options"
+            raise UnsupportedOption(say(f"{method} cannot use {name!r}", remedy=f"{can}; leave {name} out"))

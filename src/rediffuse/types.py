@@ -4,8 +4,8 @@ B batch, U users, I items, L history, D embedding, H hidden, K list, T levels, S
 Item and user numbers are dense int64; -1 means none. Times are UTC microseconds.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Self
 
@@ -185,6 +185,18 @@ class Query:
         nobody = torch.full((len(history),), -1, dtype=torch.int64)
         return cls(nobody, history, history_key(history), exclude=history if exclude is None else exclude)
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(
+            user=self.user.to(device),
+            history=self.history.to(device),
+            key=self.key.to(device),
+            at_us=None if self.at_us is None else self.at_us.to(device),
+            context={name: value.to(device) for name, value in self.context.items()},
+            exclude=None if self.exclude is None else self.exclude.to(device),
+            candidates=None if self.candidates is None else self.candidates.to(device),
+        )
+
     def select(self, rows: Tensor) -> Self:
         """The given subjects, in the given order. Args: rows: (b,) int64."""
         return type(self)(
@@ -245,18 +257,17 @@ class Ranking:
 
     def top(self, k: int) -> Self:
         """The first k places of every list."""
+        return self._each(lambda values: values[:, :k])
 
-        def cut(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[:, :k]
+    def cpu(self) -> Self:
+        """The same in main memory."""
+        fallback = None if self.fallback is None else self.fallback.cpu()
+        return replace(self._each(lambda values: values.cpu()), fallback=fallback)
 
-        return type(self)(
-            self.items[:, :k],
-            self.scores[:, :k],
-            cut(self.spread),
-            cut(self.probability),
-            self.probability_of,
-            self.fallback,
-        )
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Apply to every (B, K) table."""
+        tables = {name: getattr(self, name) for name in ("items", "scores", "spread", "probability")}
+        return replace(self, **{name: None if table is None else change(table) for name, table in tables.items()})
 
 
 def history_key(history: Ragged) -> Tensor:

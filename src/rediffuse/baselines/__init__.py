@@ -1,0 +1,1 @@
+"""The classics: same protocols, same tests, tuned as hard."""

@@ -1,0 +1,1 @@
+"""What happened: events, items and users, checked once and immutable after."""

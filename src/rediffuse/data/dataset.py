@@ -1,0 +1,236 @@
+"""A dataset: users, catalog, events, their split; and its folder on disk.
+
+dataset.json       counts, time range or kind of order, content hash, split recipe, protocols
+events.parquet     user, item, position and, where known, time_us, kind, value, group, event_id, part
+users.parquet      external ids in the order of their numbers, attributes
+items.parquet      likewise
+manifest.json      bytes and SHA-256 of the others
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+import polars as pl
+
+from rediffuse.data.catalog import Catalog
+from rediffuse.data.interactions import Interactions, Order
+from rediffuse.data.splits import AsShipped, Recipe, Split, recipe_from_json, split
+from rediffuse.data.vocabulary import Vocabulary
+from rediffuse.errors import ArtifactError, InvalidInput, say
+from rediffuse.files import new_folder, read_json, verify, write_json
+from rediffuse.types import Ragged
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What happened, ready to learn from."""
+
+    name: str
+    users: Catalog
+    """Users with their attributes."""
+    catalog: Catalog
+    """Items with their attributes."""
+    events: Interactions
+    split: Split | None = None
+    protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """Evaluation protocols that came with the data, the default first."""
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Where it came from and what was noticed on the way: source, duplicates, recipe of a world."""
+    time_zone: str = "UTC"
+    """The shop's, for seasons."""
+
+    @classmethod
+    def from_events(
+        cls,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        order: Order | None = None,
+        items: pl.DataFrame | None = None,
+        users: pl.DataFrame | None = None,
+        parts: tuple[str, ...] | None = None,
+        **more: Any,
+    ) -> Self:
+        """Build from a table with external ids.
+
+        Exact duplicates (the same user, item, time, kind and part) count once; their number is a fact. Where only
+        the sequence is known, a repeated event is an event.
+
+        Args: frame: user, item (text) and, where known, time_us, kind, value, group, event_id, part, in any order
+                if times are known, else in the order of events.
+            order: None: "time" when there is a time_us column, else "none".
+            items, users: tables with an `item` / `user` column and attributes; ids without events are kept.
+            parts: names of shipped parts, earliest first.
+        Raises: InvalidInput when there is no event.
+        """
+        if frame.height == 0:
+            raise InvalidInput(say("There is no event", remedy="Check the file and its columns"))
+        order = order or ("time" if "time_us" in frame.columns else "none")
+        user_ids = _ids(frame, users, "user")
+        item_ids = _ids(frame, items, "item")
+        frame, duplicates = _canonical(frame, order, parts)
+        frame = frame.with_columns(
+            user=user_ids.encode_column(frame["user"]), item=item_ids.encode_column(frame["item"])
+        ).sort("user", maintain_order=True)
+        frame = frame.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64).over("user"))
+        shipped = None
+        if parts is not None:
+            places = {part: place for place, part in enumerate(parts)}
+            column = frame["part"].replace_strict(places, return_dtype=pl.Int8).to_numpy()
+            shipped = Split(AsShipped(parts=parts), parts, column)
+        known = [
+            c
+            for c in ("user", "item", "position", "time_us", "kind", "value", "group", "event_id")
+            if c in frame.columns
+        ]
+        events = Interactions(frame.select(known), len(user_ids), len(item_ids), order)
+        facts = {**more.pop("facts", {}), "duplicates": duplicates}
+        return cls(name, Catalog.of(user_ids, users), Catalog.of(item_ids, items), events, shipped, facts=facts, **more)
+
+    def with_split(self, recipe: Recipe) -> "Dataset":
+        """The same events, parted by a recipe; protocols of an earlier split are dropped."""
+        return replace(self, split=split(self.events, recipe), protocols={})
+
+    def history(self, *parts: str) -> Ragged:
+        """One row per user with their events in the named parts (all when none is named), oldest first.
+
+        Raises: InvalidInput when parts are named and the data has no split.
+        """
+        return self.events.history(self._split().mask(parts) if parts else None)
+
+    def part_counts(self) -> dict[str, int]:
+        """Events in each part."""
+        found = self._split()
+        return {name: int((found.part == place).sum()) for place, name in enumerate(found.parts)}
+
+    def digest(self) -> str:
+        """SHA-256 of ids, events and split: the same events in any order give the same."""
+        out = hashlib.sha256(self.events.digest().encode())
+        for vocabulary in (self.users.items, self.catalog.items):
+            out.update("\x1f".join(vocabulary.ids).encode())
+        if self.split:
+            out.update(",".join(self.split.parts).encode() + self.split.part.tobytes())
+        return out.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What `dataset.json` records."""
+        events = self.events
+        per_user, per_item = (np.bincount(events.frame[c].to_numpy()) for c in ("user", "item"))
+        out: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "users": len(self.users),
+            "items": len(self.catalog),
+            "events": len(events),
+            "users_with_events": int((per_user > 0).sum()),
+            "items_with_events": int((per_item > 0).sum()),
+            "events_per_user": {
+                "min": int(per_user.min()),
+                "median": float(np.median(per_user)),
+                "max": int(per_user.max()),
+            },
+            "density": len(events) / (len(self.users) * len(self.catalog)),
+            "order": events.order,
+            "kinds": {name: int((events.frame["kind"] == name).sum()) for name in events.kinds},
+            "time_zone": self.time_zone,
+            "content_sha256": self.digest(),
+            "split": None,
+            "protocols": dict(self.protocols),
+            "facts": dict(self.facts),
+        }
+        if events.order == "time":
+            time = events.frame["time_us"].to_numpy()
+            out["first_event"], out["last_event"] = (
+                datetime.fromtimestamp(int(t) / 1e6, tz=UTC).isoformat() for t in (time.min(), time.max())
+            )
+        if self.split:
+            out["split"] = {"parts": self.part_counts(), "recipe": self.split.recipe.model_dump(mode="json")}
+        return out
+
+    def write(self, folder: Path) -> None:
+        """Publish the folder, whole or not at all. Raises: InvalidInput when it exists already."""
+        with new_folder(folder) as place:
+            frame = self.events.frame
+            if self.split:
+                frame = frame.with_columns(part=pl.Series(self.split.part))
+            frame.write_parquet(place / "events.parquet")
+            for catalog, name, column in ((self.users, "users", "user"), (self.catalog, "items", "item")):
+                ids = pl.DataFrame({column: catalog.items.ids}, schema={column: pl.String})
+                pl.concat([ids, catalog.attributes], how="horizontal").write_parquet(place / f"{name}.parquet")
+            write_json(place / "dataset.json", self.describe())
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Load and verify a dataset folder. Raises: ArtifactError when it is none, altered or of a newer format."""
+        if not (folder / "dataset.json").is_file():
+            raise ArtifactError(
+                say(
+                    f"{str(folder)!r} is no dataset folder",
+                    remedy="Make one with: rediffuse import FORMAT SOURCE --to DATASET",
+                )
+            )
+        verify(folder)
+        facts = read_json(folder / "dataset.json")
+        if facts.get("format_version") != FORMAT_VERSION:
+            raise ArtifactError(
+                say(
+                    f"{str(folder)!r} has another format version",
+                    got=facts.get("format_version"),
+                    allowed=FORMAT_VERSION,
+                )
+            )
+        frame = pl.read_parquet(folder / "events.parquet")
+        users, items = (_read_catalog(folder / f"{name}.parquet", name[:-1]) for name in ("users", "items"))
+        order = facts["order"]
+        if order not in get_args(Order):
+            raise ArtifactError(say("dataset.json names an unknown order", got=order, allowed=get_args(Order)))
+        found = None
+        if facts["split"]:
+            recipe = recipe_from_json(facts["split"]["recipe"])
+            found = Split(recipe, tuple(facts["split"]["parts"]), frame["part"].to_numpy())
+        events = Interactions(frame.drop("part", strict=False), len(users), len(items), order)
+        return cls(facts["name"], users, items, events, found, facts["protocols"], facts["facts"], facts["time_zone"])
+
+    def _split(self) -> Split:
+        if self.split is None:
+            raise InvalidInput(
+                say(
+                    f"Dataset {self.name!r} is not split yet", remedy="Run: rediffuse split DATASET RECIPE --to DATASET"
+                )
+            )
+        return self.split
+
+
+def _ids(frame: pl.DataFrame, table: pl.DataFrame | None, column: str) -> Vocabulary:
+    seen = frame[column]
+    return Vocabulary.of_column(seen if table is None else pl.concat([seen, table[column].cast(pl.String)]))
+
+
+def _canonical(frame: pl.DataFrame, order: Order, parts: tuple[str, ...] | None) -> tuple[pl.DataFrame, int]:
+    """Bring events into the one order that does not depend on how they came, and drop exact duplicates."""
+    keys = [c for c in ("user", "item", "time_us", "kind", "part") if c in frame.columns]
+    before = frame.height
+    if order == "sequence":
+        by: list[pl.Expr] = []
+        unique = frame
+    else:
+        ties = [c for c in ("item", "kind", "event_id", "value", "group") if c in frame.columns]
+        by = [pl.col(c) for c in (["time_us"] if order == "time" else []) + ties]
+        unique = frame.sort(["user", *by], nulls_last=True).unique(keys, keep="first", maintain_order=True)
+    if parts is not None:
+        place = pl.col("part").replace_strict({p: n for n, p in enumerate(parts)}, return_dtype=pl.Int8)
+        by = [place, *by]
+    ordered = unique.sort([pl.col("user"), *by], maintain_order=True, nulls_last=True) if by else unique
+    return ordered, before - unique.height
+
+
+def _read_catalog(path: Path, column: str) -> Catalog:
+    table = pl.read_parquet(path)
+    return Catalog(Vocabulary(tuple(table[column].to_list())), table.drop(column))

@@ -1,0 +1,1 @@
+"""Foreign files -> a dataset, one source a file."""

@@ -1,0 +1,1 @@
+"""Synthetic worlds whose truth is known; `atelier` is the embedded default."""

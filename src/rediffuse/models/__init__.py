@@ -1,0 +1,1 @@
+"""One published method a file; each wires parts that stand elsewhere and says where its equations are."""

@@ -1,0 +1,1 @@
+"""Plain building blocks; they know neither levels of a schedule nor data."""

@@ -1,0 +1,59 @@
+"""What a network may predict, and the one wrapper that makes a denoiser of it.
+
+    eps:  x_0 = (x_t - sigma eps) / alpha
+    v  = alpha eps - sigma x_0:   x_0 = (alpha x_t - sigma v) / (alpha^2 + sigma^2)
+
+Reference: Ho et al. 2020, eq. 15 (eps); Salimans & Ho 2022, section 4 and appendix D (x_0, v).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rediffuse.errors import InvalidConfig, unknown
+from rediffuse.noise.process import at_level
+from rediffuse.protocols import Denoiser, Schedule
+from rediffuse.types import Condition
+
+Formula = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Prediction(NamedTuple):
+    """How one kind of prediction and x_0 give each other; each formula takes (x_t, value, alpha, sigma)."""
+
+    to_x0: Formula
+    from_x0: Formula
+
+
+PREDICTIONS: Mapping[str, Prediction] = {
+    "x0": Prediction(
+        to_x0=lambda x_t, x0, a, s: x0,
+        from_x0=lambda x_t, x0, a, s: x0,
+    ),
+    "eps": Prediction(
+        to_x0=lambda x_t, eps, a, s: (x_t - s * eps) / a,
+        from_x0=lambda x_t, x0, a, s: (x_t - a * x0) / s,
+    ),
+    "v": Prediction(
+        to_x0=lambda x_t, v, a, s: (a * x_t - s * v) / (a**2 + s**2),
+        from_x0=lambda x_t, x0, a, s: (a * x_t - (a**2 + s**2) * x0) / s,
+    ),
+}
+
+
+def as_denoiser(network: Denoiser, prediction: str, schedule: Schedule) -> Denoiser:
+    """Turn a network that predicts `prediction` into one that estimates x_0.
+
+    Args: network: (x_t (B, *D), t (B,), cond) -> (B, *D).   prediction: x0, eps or v.
+    Raises: InvalidConfig for another name.
+    """
+    if prediction not in PREDICTIONS:
+        raise InvalidConfig(unknown("prediction", prediction, PREDICTIONS))
+    to_x0 = PREDICTIONS[prediction].to_x0
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        alpha, sigma = at_level(schedule.alpha, t, x_t), at_level(schedule.sigma, t, x_t)
+        return to_x0(x_t, network(x_t, t, cond), alpha, sigma)
+
+    return network if prediction == "x0" else denoise

@@ -1,0 +1,1 @@
+"""How a network learns: the loop, the levels to train on, stopping, checkpoints."""
