@@ -6,6 +6,8 @@ Every kind is a `RediffuseError`, so one `except` at an edge (command line, serv
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 30
+
 
 class RediffuseError(Exception):
     """The root: a user can mend its cause, the message says how."""
@@ -61,7 +63,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Word the message for a name that does not exist, with the nearest one that does."""
     names = sorted(known)
     close = nearest(name, names)
-    hint = f"Nearest known {kind}: {close!r}." if close else f"Known: {', '.join(names)}."
+    shown = ", ".join(names[:_SHOWN]) + (", .." if len(names) > _SHOWN else "")
+    hint = f"Nearest known {kind}: {close!r}." if close else f"Known: {shown}."
     return f"Unknown {kind} {name!r}. {hint}"
 
 

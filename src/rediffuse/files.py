@@ -6,9 +6,9 @@ A folder is written beside its final place, synced, then renamed: a reader never
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,15 @@ def sha256(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Publish a text file atomically: temporary sibling, flush, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = _sibling(path)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
     """Yield a temporary sibling of `target`; it becomes `target` when the block ends well, else it vanishes.
 
     A manifest (name, bytes, SHA-256 of every file) is written last, so a folder without one is not whole.
@@ -74,9 +74,9 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     if target.exists() and not (replace and (target / MANIFEST).is_file()):
         raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary = _sibling(target)
+    temporary.mkdir()
     try:
-        temporary.chmod(0o755)
         yield temporary
         _write_manifest(temporary)
         _swap_in(temporary, target)
@@ -102,11 +102,20 @@ def verify(folder: Path) -> dict[str, str]:
         raise ArtifactError(say(f"{name} in {str(folder)!r} {problem}", remedy="Make the folder anew"))
     for name, entry in listed.items():
         path = folder / name
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+        if entry != _entry(path):
             raise ArtifactError(
                 say(f"{name} in {str(folder)!r} differs from its manifest", remedy="Make the folder anew")
             )
     return {name: entry["sha256"] for name, entry in listed.items()}
+
+
+def _sibling(path: Path) -> Path:
+    """A name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _write_manifest(folder: Path) -> None:
@@ -114,7 +123,7 @@ def _write_manifest(folder: Path) -> None:
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    entries = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files}
+    entries = {str(p.relative_to(folder)): _entry(p) for p in files}
     write_json(folder / MANIFEST, {"files": entries})
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.types import Condition, Options, Query, Ragged, Ranking, SparseRows
 
-
 BatchT = TypeVar("BatchT")
-In = TypeVar("In", contravariant=True)
+BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
 
 class Schedule(Protocol):
@@ -27,7 +26,7 @@ class Schedule(Protocol):
 class Denoiser(Protocol):
     """E[x_0 | x_t, cond]."""
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None, /) -> Tensor:
         """x_t: (B, *D), t: (B,) int64 in 1..T. Returns: (B, *D)."""
         ...
 
@@ -82,10 +81,10 @@ class Sampler(Protocol):
         ...
 
 
-class Space(Protocol[In]):
+class Space(Protocol[BatchT_contra]):
     """Where x_0 lives: events <-> points."""
 
-    def encode(self, batch: In) -> Tensor: ...
+    def encode(self, batch: BatchT_contra) -> Tensor: ...
     def decode(self, x0: Tensor) -> Tensor: ...
 
 
@@ -132,6 +131,11 @@ class FitData:
     order: Literal["time", "sequence", "none"]
     """How far the order of events is known."""
 
+    def users_per_item(self) -> Tensor:
+        """How many users have each item, (I,) float32."""
+        pairs = torch.unique(self.history.rows * self.n_items + self.history.items)
+        return torch.bincount(pairs % self.n_items, minlength=self.n_items).to(torch.float32)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -171,6 +175,11 @@ class Method(Recommender, Protocol):
     presets: ClassVar[Mapping[str, Mapping[str, object]]]
     """Preset name -> values for keys of Config and Training."""
 
+    @property
+    def n_items(self) -> int:
+        """Size of the catalog it ranks, I."""
+        ...
+
     @classmethod
     def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
         """Learn from data. Raises: InvalidInput when the data lacks what the method needs (order, time)."""
@@ -182,7 +191,7 @@ class Method(Recommender, Protocol):
 
     @classmethod
     def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
-        """Rebuild from `state`. Raises: ArtifactError when a tensor is missing or misshapen."""
+        """Rebuild from `state`. Raises: KeyError or RuntimeError when a tensor is missing or misshapen."""
         ...
 
 

@@ -80,8 +80,12 @@ class Ragged:
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: None if v is None else v.to(device) for name, v in values.items()})
+
+        def at(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.to(device)
+
+        items, indptr = self.items.to(device), self.indptr.to(device)
+        return type(self)(indptr, items, at(self.time_us), at(self.kind), at(self.weight))
 
     def to_lists(self) -> list[list[int]]:
         """Plain lists of item numbers."""

@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from pydantic import PositiveFloat
-from scipy import linalg, sparse
+from scipy import sparse
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig
@@ -43,6 +43,7 @@ class EASE:
     Config: ClassVar[type[FrozenConfig]] = EASEConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "atelier": {"regularization": 1000.0},
         "ml-1m-clean": {"regularization": 1000.0},
         "ml-1m-clean-linear": {"regularization": 2000.0, "recency": "linear", "weight_min": 0.01},
         "ml-1m-clean-exponential": {"regularization": 1000.0, "recency": "exponential", "half_life": 5.0},
@@ -65,13 +66,15 @@ class EASE:
         )
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += config.regularization
-        # potri gives one triangle of the inverse in the place of the Cholesky factor.
-        factor, _ = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-        inverse, _ = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
         weight = inverse / -np.diag(inverse)
         np.fill_diagonal(weight, 0.0)
         return cls(config, torch.from_numpy(weight).to(device=context.run.device, dtype=torch.float32))
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalog, I."""
+        return self.weight.shape[0]
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
         """As `Recommender.recommend`."""
@@ -81,7 +84,7 @@ class EASE:
         return top_k(rows.project(self.weight), k, seen=query.exclude, candidates=query.candidates)
 
     def state(self) -> dict[str, Tensor]:
-        """weight (I, I)."""
+        """Weight (I, I)."""
         return {"weight": self.weight}
 
     @classmethod

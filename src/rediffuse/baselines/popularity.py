@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig
@@ -32,7 +31,12 @@ class Popularity:
     def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
         """Count distinct users per item."""
         del config, training
-        return cls(user_counts(data).to(context.run.device))
+        return cls(data.users_per_item().to(context.run.device))
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalog, I."""
+        return self.counts.numel()
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
         """As `Recommender.recommend`."""
@@ -42,7 +46,7 @@ class Popularity:
         return top_k(scores, k, seen=query.exclude, candidates=query.candidates)
 
     def state(self) -> dict[str, Tensor]:
-        """counts (I,)."""
+        """Counts (I,)."""
         return {"counts": self.counts}
 
     @classmethod
@@ -50,9 +54,3 @@ class Popularity:
         """Rebuild from `state`."""
         del config
         return cls(state["counts"].to(device))
-
-
-def user_counts(data: FitData) -> Tensor:
-    """How many users have each item, (I,) float32."""
-    pairs = torch.unique(data.history.rows * data.n_items + data.history.items)
-    return torch.bincount(pairs % data.n_items, minlength=data.n_items).to(torch.float32)

@@ -24,15 +24,18 @@ class Catalog:
             )
 
     @classmethod
-    def of(cls, items: Vocabulary, table: pl.DataFrame | None = None) -> "Catalog":
-        """Bring a table with an `item` column into the order of the vocabulary; unknown items in it are left out."""
+    def of(cls, items: Vocabulary, table: pl.DataFrame | None = None, column: str = "item") -> "Catalog":
+        """Bring a table with an id column into the order of the vocabulary; ids it does not know are left out.
+
+        Raises: InvalidInput when an id stands twice.
+        """
         if table is None:
             return cls(items, pl.DataFrame())
-        if table["item"].is_duplicated().any():
-            twice = table.filter(table["item"].is_duplicated())["item"][0]
-            raise InvalidInput(say("An item stands twice in the item table", got=twice))
-        order = pl.DataFrame({"item": items.ids}, schema={"item": pl.String})
-        return cls(items, order.join(table, on="item", how="left", maintain_order="left").drop("item"))
+        twice = table.filter(table[column].is_duplicated())
+        if twice.height:
+            raise InvalidInput(say(f"An id stands twice in the {column} table", got=twice[column][0]))
+        order = pl.DataFrame({column: items.ids}, schema={column: pl.String})
+        return cls(items, order.join(table, on=column, how="left", maintain_order="left").drop(column))
 
     def __len__(self) -> int:
         """Number of items, I."""

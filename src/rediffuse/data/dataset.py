@@ -92,7 +92,9 @@ class Dataset:
         ]
         events = Interactions(frame.select(known), len(user_ids), len(item_ids), order)
         facts = {**more.pop("facts", {}), "duplicates": duplicates}
-        return cls(name, Catalog.of(user_ids, users), Catalog.of(item_ids, items), events, shipped, facts=facts, **more)
+        return cls(
+            name, Catalog.of(user_ids, users, "user"), Catalog.of(item_ids, items), events, shipped, facts=facts, **more
+        )
 
     def with_split(self, recipe: Recipe) -> "Dataset":
         """The same events, parted by a recipe; protocols of an earlier split are dropped."""
@@ -114,7 +116,7 @@ class Dataset:
         """SHA-256 of ids, events and split: the same events in any order give the same."""
         out = hashlib.sha256(self.events.digest().encode())
         for vocabulary in (self.users.items, self.catalog.items):
-            out.update("\x1f".join(vocabulary.ids).encode())
+            out.update("\x1f".join((*vocabulary.ids, "")).encode())
         if self.split:
             out.update(",".join(self.split.parts).encode() + self.split.part.tobytes())
         return out.hexdigest()
@@ -186,7 +188,7 @@ class Dataset:
                     allowed=FORMAT_VERSION,
                 )
             )
-        frame = pl.read_parquet(folder / "events.parquet")
+        frame = pl.read_parquet(folder / "events.parquet", glob=False)
         users, items = (_read_catalog(folder / f"{name}.parquet", name[:-1]) for name in ("users", "items"))
         order = facts["order"]
         if order not in get_args(Order):
@@ -222,7 +224,8 @@ def _canonical(frame: pl.DataFrame, order: Order, parts: tuple[str, ...] | None)
         unique = frame
     else:
         ties = [c for c in ("item", "kind", "event_id", "value", "group") if c in frame.columns]
-        by = [pl.col(c) for c in (["time_us"] if order == "time" else []) + ties]
+        known = [c for c in ("time_us",) if c in frame.columns]
+        by = [pl.col(c) for c in (known + ties if order == "time" else ties + known)]
         unique = frame.sort(["user", *by], nulls_last=True).unique(keys, keep="first", maintain_order=True)
     if parts is not None:
         place = pl.col("part").replace_strict({p: n for n, p in enumerate(parts)}, return_dtype=pl.Int8)
@@ -232,5 +235,5 @@ def _canonical(frame: pl.DataFrame, order: Order, parts: tuple[str, ...] | None)
 
 
 def _read_catalog(path: Path, column: str) -> Catalog:
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(path, glob=False)
     return Catalog(Vocabulary(tuple(table[column].to_list())), table.drop(column))

@@ -16,15 +16,15 @@ from rediffuse.types import Ragged
 
 Order = Literal["time", "sequence", "none"]
 
-COLUMNS: Mapping[str, type[pl.DataType]] = {
-    "user": pl.Int64,
-    "item": pl.Int64,
-    "position": pl.Int64,
-    "time_us": pl.Int64,
-    "kind": pl.String,
-    "value": pl.Float64,
-    "group": pl.String,
-    "event_id": pl.String,
+COLUMNS: Mapping[str, pl.DataType] = {
+    "user": pl.Int64(),
+    "item": pl.Int64(),
+    "position": pl.Int64(),
+    "time_us": pl.Int64(),
+    "kind": pl.String(),
+    "value": pl.Float64(),
+    "group": pl.String(),
+    "event_id": pl.String(),
 }
 """Names and types; the first three always stand, the others where known."""
 
@@ -53,6 +53,9 @@ class Interactions:
             column = self.frame[name].to_numpy()
             if column.size and not (column.min() >= 0 and column.max() < size):
                 raise InvalidInput(say(f"A number of column {name!r} lies outside 0..{size - 1}"))
+
+        if self.order == "time" and ("time_us" not in self.frame.columns or self.frame["time_us"].has_nulls()):
+            raise InvalidInput(say("Order by time needs the time of every event", remedy="Give a time_us column"))
 
     def __len__(self) -> int:
         """Number of events."""

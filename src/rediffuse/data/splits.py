@@ -129,7 +129,8 @@ def _by_user(events: Interactions, recipe: UserOrder | LeaveLastOut) -> NDArray[
         test = pl.when(size >= 3).then(1).otherwise(0)
         valid = test
     else:
-        test, valid = (size * recipe.test).floor(), (size * recipe.valid).floor()
+        # 100 * 0.29 is 28.999.. in binary
+        test, valid = ((size * share + 1e-9).floor() for share in (recipe.test, recipe.valid))
     left = size - pl.col("position")
     part = pl.when(left <= test).then(2).when(left <= test + valid).then(1).otherwise(0)
     return events.frame.select(part.cast(pl.Int8)).to_series().to_numpy()

@@ -1,6 +1,6 @@
 """External ids <-> dense numbers, translated once at the border."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -20,7 +20,7 @@ class Vocabulary:
     appends, so numbers that a model knows stay.
     """
 
-    ids: Sequence[str]
+    ids: tuple[str, ...]
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Self:

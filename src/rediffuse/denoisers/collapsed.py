@@ -42,7 +42,7 @@ class Collapsed:
             return (vectors * values.clamp(min=0).sqrt()).to(wt.dtype)
 
     def lift(self, x: SparseRows | Tensor) -> Tensor:
-        """u = W x. Args: x: (B, I). Returns: (B, H)."""
+        """U = W x. Args: x: (B, I). Returns: (B, H)."""
         return self.denoiser.lift(x)
 
     def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:

@@ -7,6 +7,7 @@ Reference: Wang et al. 2023 (DiffRec), section 3.3 and its released network.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class MLPDenoiser(nn.Module):
         self.time = nn.Linear(time_width, time_width)
         self.lift_weight = nn.Parameter(torch.empty(width, hidden[0]))
         self.time_lift = nn.Linear(time_width, hidden[0])
-        self.body = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, hidden[1:], strict=False))
+        self.body = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.out = nn.Linear(hidden[-1], width)
         self._draw_weights(generator)
 

@@ -6,6 +6,7 @@ text: titles in any script, with `$` or `<`, neither upset the layout nor the pa
 """
 
 import html
+import importlib.util
 import io
 import math
 import re
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSING = 'The report needs matplotlib and jinja2, which are not installed. Run: pip install "rediffuse[plot]".'
+
+
+def require_plotting() -> None:
+    """Complain before long work when its pictures could not be drawn. Raises: MissingExtra."""
+    if not all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2")):
+        raise MissingExtra(MISSING)
+
+
 WIDE, NARROW = 992, 340
 """Widths of the two renditions of a picture, px: for a desk or paper, and for a phone."""
 

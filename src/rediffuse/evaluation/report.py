@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from rediffuse.errors import InvalidInput, MissingExtra, say
 from rediffuse.evaluation import figures
+from rediffuse.evaluation.statistics import Interval
 from rediffuse.files import write_text
 
 T = TypeVar("T")
@@ -39,19 +40,6 @@ _BEST = {
     "method": "the best other method",
 }
 _KINDS: dict[int, Literal["ahead", "behind", "open"]] = {1: "ahead", 0: "open", -1: "behind"}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval; NaN where undefined."""
-
-    mean: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float | None]:
-        """`mean`, `low`, `high`; null where undefined."""
-        return {name: _number(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ class DiffRec:
             ("yelp-noisy", 1e-5, (1000,), 5, 0.001, 0.0005, 0.01, {}),
             ("amazon-book-clean", 5e-5, (1000,), 5, 1e-4, 5e-4, 5e-3, {}),
             ("amazon-book-noisy", 5e-5, (1000,), 10, 0.005, 1e-4, 5e-4, {}),
+            # Chosen on the selection part of the embedded world.
+            ("atelier", 1e-3, (300, 100, 300), 5, 0.1, 0.001, 0.01, {"patience": 25}),
             ("t-yelp-clean", 1e-5, (1000,), 5, 0.005, 0.001, 0.01, {"recency": "linear", "weight_min": 0.5}),
             ("t-amazon-book-clean", 1e-5, (1000,), 10, 5e-4, 0.001, 0.005, {"recency": "linear", "weight_min": 0.1}),
         )
@@ -140,6 +142,11 @@ class DiffRec:
         return cls(config, denoiser)
 
     @property
+    def n_items(self) -> int:
+        """Size of the catalog, I."""
+        return self.denoiser.lift_weight.shape[0]
+
+    @property
     def steps(self) -> int:
         """Reverse steps of an ordinary answer."""
         return self.config.steps or self.config.levels
@@ -168,7 +175,7 @@ class DiffRec:
         draws_noise = config.sampling_noise or start != "history"
         refuse_options("diffrec", options.asked(), ("steps", "start", *(["temperature"] if draws_noise else [])))
         query = query.to(weight.device)
-        rows = weigh(query.history, config, weight.shape[0], query.at_us).to(weight.device, weight.dtype)
+        rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
         levels = evenly(config.levels, options.steps or config.steps)
         draws = PhiloxNoise(seed, query.key)
         noise = self.collapsed.noise(lambda t, like: options.temperature * draws(t, like))
@@ -186,7 +193,7 @@ class DiffRec:
     def _ground(self, u: Tensor, t: int, query: Query, k: int) -> Ranking:
         """The items that the estimate of x_0 at level t ranks highest. Args: u: (B, H)."""
         h = self.denoiser.core(u, torch.full((u.shape[0],), t, device=u.device))
-        top = TopK(self.denoiser.head, self.denoiser.lift_weight.shape[0])
+        top = TopK(self.denoiser.head, self.n_items)
         return top(h, k, seen=query.exclude, candidates=query.candidates).cpu()
 
     def state(self) -> dict[str, Tensor]:

@@ -26,19 +26,30 @@ class Prediction(NamedTuple):
     from_x0: Formula
 
 
+def _same(_x_t: Tensor, value: Tensor, _alpha: Tensor, _sigma: Tensor) -> Tensor:
+    return value
+
+
+def _x0_of_eps(x_t: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x_t - sigma * eps) / alpha
+
+
+def _eps_of_x0(x_t: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x_t - alpha * x0) / sigma
+
+
+def _x0_of_v(x_t: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (alpha * x_t - sigma * v) / (alpha**2 + sigma**2)
+
+
+def _v_of_x0(x_t: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (alpha * x_t - (alpha**2 + sigma**2) * x0) / sigma
+
+
 PREDICTIONS: Mapping[str, Prediction] = {
-    "x0": Prediction(
-        to_x0=lambda x_t, x0, a, s: x0,
-        from_x0=lambda x_t, x0, a, s: x0,
-    ),
-    "eps": Prediction(
-        to_x0=lambda x_t, eps, a, s: (x_t - s * eps) / a,
-        from_x0=lambda x_t, x0, a, s: (x_t - a * x0) / s,
-    ),
-    "v": Prediction(
-        to_x0=lambda x_t, v, a, s: (a * x_t - s * v) / (a**2 + s**2),
-        from_x0=lambda x_t, x0, a, s: (a * x_t - (a**2 + s**2) * x0) / s,
-    ),
+    "x0": Prediction(to_x0=_same, from_x0=_same),
+    "eps": Prediction(to_x0=_x0_of_eps, from_x0=_eps_of_x0),
+    "v": Prediction(to_x0=_x0_of_v, from_x0=_v_of_x0),
 }
 
 

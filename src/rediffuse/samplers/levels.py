@@ -1,6 +1,7 @@
 """Which levels a reverse process visits."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def pairs(x: Tensor, levels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     Raises: InvalidInput if the levels do not fall.
     """
     walk = levels.tolist()
-    if any(t <= s for t, s in zip(walk, walk[1:], strict=False)) or (walk and walk[-1] < 0):
+    if any(t <= s for t, s in pairwise(walk)) or (walk and walk[-1] < 0):
         raise InvalidInput(say("Levels must strictly fall to 0 or above", got=walk))
-    for t, s in zip(walk, walk[1:], strict=False):
+    for t, s in pairwise(walk):
         yield t, s, torch.full((x.shape[0],), t, dtype=torch.int64, device=x.device)

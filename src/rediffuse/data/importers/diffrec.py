@@ -6,6 +6,7 @@ report on test, history = train: what published figures use) and `in-time-order`
 valid with history = train + test).
 """
 
+import tokenize
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def load(source: Path, *, name: str | None = None) -> Dataset:
     )
     dropped = sum(len(rows) for rows in pairs.values()) - frame.height
     dataset = Dataset.from_events(
-        name or source.name,
+        name or source.resolve().name,
         frame,
         order="sequence",
         parts=PARTS_IN_TIME,
@@ -85,8 +86,9 @@ def _pairs(path: Path) -> NDArray[np.int64]:
             )
         )
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with path.open("rb") as file:
+            rows = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, TypeError, EOFError, OSError, MemoryError, tokenize.TokenError) as error:
         problem = "holds pickled objects, which are never loaded" if "pickle" in str(error) else "cannot be read as npy"
         raise InvalidInput(
             say(f"{path.name} {problem}", remedy="Save the pairs as an int64 array of shape (n, 2)")

@@ -23,13 +23,13 @@ class AtelierConfig:
     styles: int = 8
     opening_share: float = 0.6
     """Part of the catalog on sale from the first day; the rest comes in eight seasonal collections."""
-    taste: float = 0.65
+    taste: float = 0.75
     """Exponent of the style densities: 0 makes all styles alike."""
     style_concentration: float = 0.05
     """Dirichlet concentration of the users' mixtures: small makes a user one style, large a blend."""
     drift: float = 0.25
     """Part of the style mixture that a user exchanges, evenly, over the two years."""
-    loyalty: float = 1.0
+    loyalty: float = 1.2
     """Mean bonus of a user's three favourite brands."""
     category_spread: float = 0.3
     """Standard deviation of the personal bonus of a category."""

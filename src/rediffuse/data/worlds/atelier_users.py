@@ -112,8 +112,8 @@ def draw_styles(config: AtelierConfig, rng: Generator) -> Styles:
         value=spread(0.25, 0.9),
         formality=spread(0.15, 0.75),
         pattern=pattern / pattern.sum(axis=1, keepdims=True),
-        category=rng.normal(0.0, 0.7, (k, len(CATEGORIES))),
-        brand=rng.normal(0.0, 0.9, (k, config.brands)),
+        category=rng.normal(0.0, 0.4, (k, len(CATEGORIES))),
+        brand=rng.normal(0.0, 0.4, (k, config.brands)),
     )
 
 

@@ -1,0 +1,138 @@
+"""The folder of a trained model.
+
+    model.json            method, settings, protocol, metrics, data, versions, format_version
+    weights.safetensors   all that was learned
+    vocabulary.parquet    item ids in the order of their numbers, title, users per item
+    README.md             the model card
+    manifest.json         bytes and SHA-256 of the others
+
+No pickle, no code, and no name of a module: a folder can only name a registered method.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rediffuse.errors import ArtifactError, say
+from rediffuse.files import new_folder, read_json, verify, write_json, write_text
+
+FORMAT_VERSION = 1
+REQUIRED = {
+    "method": str,
+    "config": dict,
+    "training": dict,
+    "run": dict,
+    "protocol": dict,
+    "metrics": dict,
+    "data": dict,
+}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What the folder holds."""
+
+    method: str
+    """A registered name."""
+    config: Mapping[str, Any]
+    training: Mapping[str, Any]
+    run: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    """Of the selection part: name -> value."""
+    data: Mapping[str, Any]
+    """Name and content hash of the dataset, parts learned from."""
+    items: tuple[str, ...]
+    titles: tuple[str, ...]
+    popularity: Tensor
+    """(I,) float32, users per item."""
+    tensors: Mapping[str, Tensor]
+    made: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Versions and seconds."""
+
+
+def write_model(folder: Path, model: ModelFolder) -> None:
+    """Publish the folder, whole or not at all.
+
+    Raises: InvalidInput when it exists already; ArtifactError when a weight is not finite.
+    """
+    for name, tensor in model.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(say(f"Weight {name!r} is not finite", remedy="Train anew with a lower learning_rate"))
+    with new_folder(folder) as place:
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in model.tensors.items()}, place / "weights.safetensors"
+        )
+        table = {"item": list(model.items), "title": list(model.titles), "users": model.popularity.tolist()}
+        pl.DataFrame(table, schema={"item": pl.String, "title": pl.String, "users": pl.Float32}).write_parquet(
+            place / "vocabulary.parquet"
+        )
+        facts = {"format_version": FORMAT_VERSION, **{key: getattr(model, key) for key in (*REQUIRED, "made")}}
+        write_json(place / "model.json", facts)
+        write_text(place / "README.md", _card(model))
+
+
+def read_model(folder: Path) -> ModelFolder:
+    """Load a folder after checking manifest, format, fields, weights and vocabulary.
+
+    Raises: ArtifactError naming what is wrong.
+    """
+    if not (folder / "model.json").is_file():
+        raise ArtifactError(
+            say(
+                f"{str(folder)!r} is no model folder",
+                remedy="Make one with: rediffuse train METHOD --data DATASET --to MODEL",
+            )
+        )
+    verify(folder)
+    facts = read_json(folder / "model.json")
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            say(f"{str(folder)!r} has another format version", got=facts.get("format_version"), allowed=FORMAT_VERSION)
+        )
+    for key, kind in REQUIRED.items():
+        if not isinstance(facts.get(key), kind):
+            raise ArtifactError(say(f"model.json of {str(folder)!r} lacks {key!r}", remedy="Train the model anew"))
+    try:
+        tensors = load_file(folder / "weights.safetensors")
+        table = pl.read_parquet(folder / "vocabulary.parquet", columns=["item", "title", "users"])
+    except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise ArtifactError(
+            say(f"{str(folder)!r} cannot be read", got=str(error), remedy="Train the model anew")
+        ) from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(say(f"Weight {name!r} in {str(folder)!r} is not finite", remedy="Train the model anew"))
+    return ModelFolder(
+        **{key: facts[key] for key in REQUIRED},
+        items=tuple(table["item"]),
+        titles=tuple(table["title"]),
+        popularity=torch.tensor(table["users"].to_list(), dtype=torch.float32),
+        tensors=tensors,
+        made=facts.get("made", {}),
+    )
+
+
+def _card(model: ModelFolder) -> str:
+    """The model card: what it is, what it learned from, what it reached."""
+
+    def block(title: str, value: object) -> str:
+        return f"## {title}\n\n```json\n{json.dumps(value, indent=1, ensure_ascii=False)}\n```\n"
+
+    parameters = sum(tensor.numel() for tensor in model.tensors.values())
+    head = (
+        f"# {model.method}\n\nTrained by rediffuse on `{model.data.get('name')}`: {len(model.items)} items, "
+        f"{parameters:,} numbers learned.\nFigures below are of the selection part; "
+        "`rediffuse evaluate MODEL --data DATASET` reads the report part.\n"
+    )
+    parts = {"Metrics": model.metrics, "Settings": model.config, "Training": model.training, "Run": model.run}
+    parts |= {"Protocol": model.protocol, "Data": model.data, "Made": model.made}
+    return "\n".join([head, *(block(title, dict(value)) for title, value in parts.items())])

@@ -1,0 +1,254 @@
+"""`compare`: several methods on one dataset under one protocol, with paired tests and a page to look at."""
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from rediffuse import registry
+from rediffuse.cli.console import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    ProtocolOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    console,
+    find_protocol,
+    run_config,
+    settings,
+    show_table,
+    training_progress,
+    write_result,
+)
+from rediffuse.cli.evaluate import peak_rss_mb
+from rediffuse.config import RunConfig
+from rediffuse.data.dataset import Dataset
+from rediffuse.errors import InvalidInput, say
+from rediffuse.evaluation.evaluate import Scores, Task, evaluate
+from rediffuse.evaluation.figures import require_plotting
+from rediffuse.evaluation.protocol import Protocol
+from rediffuse.evaluation.report import Pair, Report, Result, SweepPoint, Walk, WalkItem, write_report
+from rediffuse.evaluation.statistics import holm, paired
+from rediffuse.protocols import Stepwise
+from rediffuse.types import Options
+
+SWEEP = (1, 2, 5, 10, 20, 40, 100)
+WALKED_LEVELS = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method of a comparison: fitted, and scored on the same users as the others."""
+
+    fitted: registry.Fitted
+    scores: Scores
+    """Per-user values, the mean over seeds."""
+    result: Result
+
+
+def compare(
+    data: DataOption,
+    methods: Annotated[str, typer.Option(help="NAME or NAME:PRESET, separated by commas.")],
+    protocol: ProtocolOption = None,
+    seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas, fixed before the run.")] = "1",
+    sets: SetOption = None,
+    json: JsonOption = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = 0,
+    seed: SeedOption = 1,
+) -> None:
+    """Train and score several methods under one protocol; paired tests, Holm-corrected.
+
+    A setting for one method only is written METHOD.KEY=VALUE.
+
+    Example: `rediffuse compare --data data/shop --methods popularity,ease,diffrec --report out/report.html`
+    """
+    run = run_config(device, precision, threads, seed)
+    chosen = recipes(methods.split(","), settings(sets))
+    dataset = Dataset.read(data)
+    found = find_protocol(dataset, protocol, seeds=_seeds(seeds))
+    if report is not None:
+        require_plotting()
+    task = Task.of(dataset, found.report)
+    made = make_report(dataset, run_all(dataset, chosen, found, task, run), found, task, run)
+    show(made)
+    write_result(json, made.to_json())
+    if report is not None:
+        write_report(report, made)
+        console.print(f"Wrote {report}")
+
+
+def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Recipe]:
+    """The methods of a comparison with their settings; `method.key` goes to one method, `key` to all that have it.
+
+    Raises: InvalidConfig for an unknown name; InvalidInput when a method stands twice.
+    """
+    out: list[registry.Recipe] = []
+    for text in names:
+        name, _, preset = text.strip().partition(":")
+        method = registry.method_class(name)
+        known = {*method.Config.model_fields, *method.Training.model_fields}
+        own = {key.removeprefix(f"{name}."): value for key, value in given.items() if key.startswith(f"{name}.")}
+        shared = {key: value for key, value in given.items() if "." not in key and key in known}
+        out.append(registry.recipe(name, preset or None, {**shared, **own}))
+    labels = [chosen.label for chosen in out]
+    if len(set(labels)) != len(labels):
+        raise InvalidInput(say("A method stands twice in --methods", got=",".join(labels)))
+    used = {key for chosen in out for key in (*type(chosen.config).model_fields, *type(chosen.training).model_fields)}
+    for key in given:
+        name, _, own = key.rpartition(".")
+        if own not in used or (name and name not in {chosen.name for chosen in out}):
+            raise InvalidInput(
+                say(f"No method of this comparison has a setting {key!r}", allowed=", ".join(sorted(used)))
+            )
+    return out
+
+
+def run_all(
+    dataset: Dataset, chosen: Sequence[registry.Recipe], protocol: Protocol, task: Task, run: RunConfig
+) -> list[Run]:
+    """Fit every method and score it on the same users."""
+    return [_run(dataset, recipe, protocol, task, run) for recipe in chosen]
+
+
+def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task: Task, run: RunConfig) -> Report:
+    """Test, sweep and watch: all that the page of a comparison shows."""
+    return Report(
+        title=f"Recommenders on {dataset.name}",
+        results=[one.result for one in runs],
+        pairs=_pairs(runs, protocol),
+        sweep=[point for one in runs for point in _sweep(one, task, protocol)],
+        walks=[walk for one in runs for walk in _walks(one, dataset, task)],
+        select_by=protocol.select_by,
+        facts={
+            "command": shlex.join(["rediffuse", *sys.argv[1:]]),
+            "dataset": f"{dataset.name}, content {dataset.digest()}",
+            **{name: str(value) for name, value in registry.versions().items()},
+            "device": f"{run.device}, {run.threads} threads, {run.precision}",
+            "seeds": ", ".join(map(str, protocol.seeds)),
+        },
+    )
+
+
+def show(report: Report) -> None:
+    """Print the table and the comparisons with the leader."""
+    names = [name for name in report.results[0].metrics if name.startswith(("recall", "ndcg"))]
+    rows = [
+        (
+            r.method,
+            *(f"{r.metrics[n].mean:.4f} ± {(r.metrics[n].high - r.metrics[n].low) / 2:.4f}" for n in names),
+            *(f"{r.seconds[part]:.1f}" for part in ("fit", "evaluate")),
+        )
+        for r in report.results
+    ]
+    show_table(f"{report.title}, {report.results[0].users:,} users", ("method", *names, "fit s", "evaluate s"), rows)
+    if report.pairs:
+        pairs = [
+            (f"{p.a} - {p.b}", f"{p.mean:+.4f}", f"{p.low:+.4f}", f"{p.high:+.4f}", f"{p.p_holm:.3g}")
+            for p in report.pairs
+        ]
+        show_table(f"Paired differences, {report.select_by}", ("pair", "mean", "low", "high", "p (Holm)"), pairs)
+
+
+def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Task, run: RunConfig) -> Run:
+    fitted: registry.Fitted | None = None
+    values: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+    seconds = {"fit": 0.0, "evaluate": 0.0}
+    for seed in protocol.seeds if recipe.seeded else protocol.seeds[:1]:
+        with training_progress(f"Training {recipe.label}") as report:
+            fitted = registry.fit(recipe, dataset, protocol, run.model_copy(update={"seed": seed}), report=report)
+        began = time.perf_counter()
+        values.append(evaluate(fitted.model, task, protocol, seed=seed).values)
+        seconds["fit"] += fitted.seconds
+        seconds["evaluate"] += time.perf_counter() - began
+    assert fitted is not None
+    scores = Scores(protocol.names, np.mean(values, axis=0))
+    by_seed = [round(float(np.nanmean(v[:, protocol.names.index(protocol.select_by)])), 6) for v in values]
+    result = Result(
+        method=recipe.label,
+        dataset=dataset.name,
+        protocol=protocol.describe(dataset),
+        users=len(scores.values),
+        metrics=scores.intervals,
+        seconds={name: round(value / len(values), 3) for name, value in seconds.items()},
+        peak_rss_mb=peak_rss_mb(),
+        undefined=task.undefined,
+        settings={**fitted.folder.config, **fitted.folder.training, f"{protocol.select_by} by seed": by_seed},
+        role=recipe.role,
+    )
+    return Run(fitted, scores, result)
+
+
+def _pairs(runs: Sequence[Run], protocol: Protocol) -> list[Pair]:
+    """Every pair of methods on the selection metric, the better one first."""
+    metric = protocol.select_by
+    ranked = sorted(runs, key=lambda one: -one.scores.mean(metric))
+    tested = [(a, b, *paired(a.scores.of(metric), b.scores.of(metric))) for a, b in combinations(ranked, 2)]
+    corrected = holm([p for *_, p in tested])
+    return [
+        Pair(a.result.method, b.result.method, metric, gap.mean, gap.low, gap.high, p)
+        for (a, b, gap, _), p in zip(tested, corrected, strict=True)
+    ]
+
+
+def _sweep(one: Run, task: Task, protocol: Protocol) -> list[SweepPoint]:
+    """Accuracy and time against the number of reverse steps, on the users of the report."""
+    method = one.fitted.method
+    if not isinstance(method, Stepwise):
+        return []
+    points: list[SweepPoint] = []
+    only = protocol.only(protocol.select_by)
+    for steps in sorted({*(s for s in SWEEP if s < method.steps), method.steps}):
+        began = time.perf_counter()
+        scores = evaluate(one.fitted.model, task, only, options=Options(steps=steps), seed=protocol.seeds[-1])
+        took = 1e3 * (time.perf_counter() - began) / max(len(task.query), 1)
+        points.append(SweepPoint(one.result.method, steps, only.select_by, scores.intervals[only.select_by], took))
+    return points
+
+
+def _walks(one: Run, dataset: Dataset, task: Task) -> list[Walk]:
+    """How one user's list takes shape level by level: the user with the median history length."""
+    method = one.fitted.method
+    if not isinstance(method, Stepwise) or not len(task.query):
+        return []
+    lengths = task.query.history.lengths
+    user = torch.argsort(lengths, stable=True)[len(lengths) // 2 :][:1]
+    query, taken = task.query.select(user), set(task.relevant.select(user).items.tolist())
+    titles, ids = dataset.catalog.titles(), dataset.catalog.items.ids
+    path = method.walk(query, 10)
+    kept = np.unique(np.linspace(0, len(path) - 1, min(WALKED_LEVELS, len(path))).round().astype(int))
+    levels = [
+        (
+            level,
+            [
+                WalkItem(ids[i], titles[i], s, i in taken)
+                for i, s in zip(r.items[0].tolist(), r.scores[0].tolist(), strict=True)
+                if i >= 0
+            ],
+        )
+        for level, r in (path[place] for place in kept)
+    ]
+    history = [titles[i] for i in query.history.items.tolist()]
+    return [Walk(one.result.method, dataset.users.items.ids[int(query.user[0])], history, levels)]
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInput(
+            say("--seeds takes whole numbers separated by commas", got=text, remedy="For example: --seeds 1,2,3")
+        ) from None

@@ -1,0 +1,102 @@
+"""What every verb shares: options, tables, progress, and errors as one sentence with exit code 2."""
+
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rediffuse import protocols
+from rediffuse.config import RunConfig, parse_value, read_toml
+from rediffuse.data.dataset import Dataset
+from rediffuse.errors import InvalidInput, say
+from rediffuse.evaluation.protocol import Protocol, protocol_for
+from rediffuse.files import write_json
+
+console = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+DataOption = Annotated[Path, typer.Option("--data", help="Dataset folder, as `rediffuse import` makes it.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Name of a protocol that came with the data, `standard`, or a TOML file."),
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="float32 or float64.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0: torch decides.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seeds training and stochastic answers.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Reverse steps; no retraining needed.")]
+
+
+def run_config(device: str, precision: str, threads: int, seed: int) -> RunConfig:
+    """The machine choices of a command, resolved."""
+    return RunConfig.make(device=device, precision=precision, threads=threads, seed=seed).resolve()
+
+
+def settings(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """`key=value` texts as a mapping; the last of equal keys wins. Raises: InvalidInput for anything else."""
+    out: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise InvalidInput(say("--set takes key=value", got=pair, remedy="For example: --set regularization=1000"))
+        out[key.strip()] = parse_value(text.strip())
+    return out
+
+
+def find_protocol(dataset: Dataset, text: str | None, **changes: Any) -> Protocol:
+    """A protocol by name or from a TOML file, checked against the data."""
+    if text is not None and (text.endswith(".toml") or Path(text).is_file()):
+        found = Protocol.make(read_toml(Path(text)), **changes)
+    else:
+        found = protocol_for(dataset, text, **changes)
+    found.check(dataset)
+    return found
+
+
+def write_result(path: Path | None, value: Mapping[str, Any]) -> None:
+    """Publish a JSON result where one was asked for."""
+    if path is not None:
+        write_json(path, json.loads(json.dumps(value)))
+        console.print(f"Wrote {path}")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@contextmanager
+def training_progress(label: str) -> Generator[Callable[[protocols.Progress], None]]:
+    """A bar with rate, loss, best validation and time left; yields what to call with each report."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("epoch {task.completed}/{task.total}"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=None, note="")
+        best = float("-inf")
+
+        def report(progress: protocols.Progress) -> None:
+            nonlocal best
+            best = max(best, progress.validation if progress.validation is not None else best)
+            note = f"loss {progress.loss:.4g}" + (f", best validation {best:.4f}" if best > float("-inf") else "")
+            bar.update(task, total=progress.epochs, completed=progress.epoch, note=note)
+
+        yield report

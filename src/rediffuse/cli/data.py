@@ -1,0 +1,110 @@
+"""`import`, `describe`, `split`: from foreign files to a dataset that is ready to learn from."""
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rediffuse.cli.console import JsonOption, SetOption, console, settings, show_table, write_result
+from rediffuse.data.dataset import Dataset
+from rediffuse.data.importers import IMPORTERS, detect
+from rediffuse.data.splits import recipe_of
+from rediffuse.errors import InvalidInput, refuse_options, unknown
+
+
+def import_(
+    format: Annotated[str, typer.Argument(help="auto, table, diffrec or atelier.")],  # noqa: A002
+    source: Annotated[str, typer.Argument(help="File or folder; for atelier the size: tiny or small.")],
+    to: Annotated[Path, typer.Option("--to", help="Dataset folder to make.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="OURS=THEIRS", help="table: user=customer_id, item=sku, time=..."),
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="table: time, sequence (rows stand in order) or none.")] = None,
+    time_unit: Annotated[str, typer.Option(help="table: s, ms, us or auto.")] = "auto",
+    items: Annotated[Path | None, typer.Option(help="table: a file with attributes of items.")] = None,
+    users: Annotated[Path | None, typer.Option(help="table: a file with attributes of users.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the dataset.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="atelier: which world.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Read foreign events into a dataset folder.
+
+    Example: `rediffuse import table orders.csv --map user=customer,item=sku --to data/shop`
+    """
+    pairs = settings(pair for text in columns or () for pair in text.split(","))
+    given: dict[str, Any] = {
+        "columns": {key: str(value) for key, value in pairs.items()} or None,
+        "order": order,
+        "time_unit": None if time_unit == "auto" else time_unit,
+        "items": items,
+        "users": users,
+        "name": name,
+        "seed": seed,
+    }
+    dataset = _read(format, source, {key: value for key, value in given.items() if value is not None})
+    dataset.write(to)
+    _show(dataset)
+    write_result(json, dataset.describe())
+    if dataset.split is None:
+        console.print(
+            f"Next: rediffuse split {to} {'global-time' if dataset.events.order == 'time' else 'user-order'} --to {to}-split"
+        )
+    else:
+        console.print(f"Next: rediffuse train diffrec --data {to} --to models/diffrec")
+
+
+def describe(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    json: JsonOption = None,
+) -> None:
+    """Show what a dataset holds: counts, time range, order, split, content hash.
+
+    Example: `rediffuse describe data/shop`
+    """
+    found = Dataset.read(dataset)
+    _show(found)
+    write_result(json, found.describe())
+
+
+def split(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    recipe: Annotated[str, typer.Argument(help="global-time, user-order or leave-last-out.")],
+    to: Annotated[Path, typer.Option("--to", help="Dataset folder to make.")],
+    sets: SetOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Part the events into train, valid and test by a recipe, which is recorded.
+
+    Example: `rediffuse split data/shop global-time --set valid=.1 --set test=.1 --to data/shop-split`
+    """
+    found = Dataset.read(dataset).with_split(recipe_of(recipe, settings(sets)))
+    found.write(to)
+    _show(found)
+    write_result(json, found.describe())
+    console.print(f"Next: rediffuse compare --data {to} --methods popularity,ease,diffrec")
+
+
+def _read(name: str, source: str, given: dict[str, Any]) -> Dataset:
+    """Hand the source to its importer, with the options that importer takes."""
+    chosen = detect(Path(source)) if name == "auto" else name
+    if chosen not in IMPORTERS:
+        raise InvalidInput(unknown("format", chosen, ["auto", *IMPORTERS]))
+    importer = IMPORTERS[chosen]
+    refuse_options(f"import {chosen}", given, inspect.signature(importer).parameters)
+    return importer(source if chosen == "atelier" else Path(source), **given)
+
+
+def _show(dataset: Dataset) -> None:
+    facts = dataset.describe()
+    rows = [(name, f"{facts[name]:,}") for name in ("users", "items", "events")]
+    rows += [("density", f"{facts['density']:.3%}"), ("order", str(facts["order"]))]
+    rows += [(name.replace("_", " "), str(facts[name])) for name in ("first_event", "last_event") if name in facts]
+    rows += [(f"kind {name}", f"{count:,}") for name, count in facts["kinds"].items()]
+    rows += [("duplicates left out", f"{facts['facts'].get('duplicates', 0):,}")]
+    if facts["split"]:
+        rows += [("split", facts["split"]["recipe"]["recipe"])]
+        rows += [(f"part {name}", f"{count:,}") for name, count in facts["split"]["parts"].items()]
+    rows += [("protocols", ", ".join(facts["protocols"]) or "standard"), ("content", facts["content_sha256"][:16])]
+    show_table(dataset.name, ("fact", "value"), rows)

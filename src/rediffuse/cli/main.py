@@ -1,0 +1,63 @@
+"""`rediffuse`: the verbs, and what happens when one goes wrong."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import rediffuse
+from rediffuse.cli import compare, data, doctor, evaluate, quickstart, recommend, train
+from rediffuse.cli.console import console, stderr
+from rediffuse.errors import RediffuseError
+
+app = typer.Typer(
+    help="Recommendations by diffusion models: trained, fairly compared with the classics, explained.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("quickstart")(quickstart.quickstart)
+app.command("import")(data.import_)
+app.command("describe")(data.describe)
+app.command("split")(data.split)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("recommend")(recommend.recommend)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(rediffuse.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def run() -> None:
+    """Entry point: a `RediffuseError` becomes one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except RediffuseError as error:
+        stderr.print(f"[bold red]Error:[/] {_plain(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        stderr.print("Interrupted. What was finished is kept; the same command goes on.")
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    run()

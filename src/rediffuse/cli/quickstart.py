@@ -1,0 +1,71 @@
+"""`quickstart`: the whole job on the embedded world, in minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rediffuse.cli.compare import make_report, recipes, run_all, show
+from rediffuse.cli.console import SeedOption, ThreadsOption, console, run_config
+from rediffuse.cli.recommend import show_answer
+from rediffuse.data.importers.atelier import load
+from rediffuse.data.splits import GlobalTime
+from rediffuse.evaluation.evaluate import Task
+from rediffuse.evaluation.figures import require_plotting
+from rediffuse.evaluation.protocol import Protocol
+from rediffuse.evaluation.report import write_report
+from rediffuse.files import new_folder, write_json
+from rediffuse.registry import load as load_model
+
+METHODS = ("popularity", "ease:atelier", "diffrec:atelier", "t-diffrec:atelier")
+
+
+def quickstart(
+    to: Annotated[Path, typer.Option("--to", help="Folder to make; one of an earlier quickstart is replaced.")] = Path(
+        "quickstart"
+    ),
+    size: Annotated[str, typer.Option(help="Size of the embedded world: tiny or small.")] = "small",
+    threads: ThreadsOption = 0,
+    seed: SeedOption = 1,
+) -> None:
+    """Make a fashion shop's events, train DiffRec and its rivals on them, compare them fairly, write a page.
+
+    Example: `rediffuse quickstart --to quickstart`
+    """
+    require_plotting()
+    run = run_config("auto", "float32", threads, seed)
+    protocol = Protocol(seeds=(seed,))
+    with new_folder(to, replace=True) as place:
+        console.print(f"[bold]1/3[/] The shop: atelier {size}, two years of events, parted by time")
+        dataset = load(size, seed=seed).with_split(GlobalTime())
+        dataset.write(place / "dataset")
+        console.print(
+            f"    {len(dataset.users):,} users, {len(dataset.catalog):,} items, {len(dataset.events):,} events"
+        )
+        console.print(f"[bold]2/3[/] Training and ranking the whole catalog for every user: {', '.join(METHODS)}")
+        task = Task.of(dataset, protocol.report)
+        runs = run_all(dataset, recipes(METHODS, {}), protocol, task, run)
+        for one in runs:
+            one.fitted.write(place / "models" / one.fitted.recipe.name)
+        report = make_report(dataset, runs, protocol, task, run)
+        show(report)
+        write_json(place / "results.json", report.to_json())
+        write_report(place / "report.html", report)
+    console.print("[bold]3/3[/] One customer, before and after a purchase")
+    _show_effect_of_one_event(to / "models" / "diffrec", dataset.catalog.items.decode(task.query.history.to_lists()[0]))
+    console.print(
+        f"\nLook at {to / 'report.html'}. Next:\n"
+        f"  rediffuse describe {to / 'dataset'}\n"
+        f"  rediffuse recommend {to / 'models' / 'diffrec'} --data {to / 'dataset'} --user {dataset.users.items.ids[0]}\n"
+        f"  rediffuse evaluate {to / 'models' / 'diffrec'} --data {to / 'dataset'} --steps 1\n"
+        "  rediffuse import table YOUR_EVENTS.csv --to data/shop"
+    )
+
+
+def _show_effect_of_one_event(folder: Path, history: list[str]) -> None:
+    """Print a list, then the same after the customer took one more item: no retraining."""
+    model = load_model(folder)
+    before = model.recommend(history, 5)
+    show_answer("Before", before)
+    taken = before.items[-1]
+    show_answer(f"After taking {taken.title}", model.recommend([*history, taken.item], 5))

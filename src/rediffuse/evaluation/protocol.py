@@ -1,0 +1,136 @@
+"""How a figure was made, as a value printed with it."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from rediffuse.config import FrozenConfig
+from rediffuse.data.dataset import Dataset
+from rediffuse.errors import InvalidConfig, InvalidInput, say, unknown
+from rediffuse.evaluation.accuracy import METRICS
+
+
+class Phase(FrozenConfig):
+    """One question to every user: given these parts, which items of that part come next?"""
+
+    relevant: str
+    """The part whose items are to be found."""
+    history: tuple[str, ...]
+    """The parts a method sees of the user."""
+    mask: tuple[str, ...]
+    """The parts whose items are not recommended again; empty: repeats are allowed."""
+
+
+class Protocol(FrozenConfig):
+    """Full ranking of the whole catalog, ties against us, metrics per user."""
+
+    name: str = "standard"
+    """What to call it."""
+    fit: tuple[str, ...] = Field(default=("train",), min_length=1)
+    """The parts a method learns from; there is no refit for the report."""
+    selection: Phase = Phase(relevant="valid", history=("train",), mask=("train",))
+    """Where hyper-parameters and epochs are chosen."""
+    report: Phase = Phase(relevant="test", history=("train", "valid"), mask=("train", "valid"))
+    """Where figures are read."""
+    metrics: tuple[str, ...] = ("recall", "ndcg", "precision", "mrr", "hit", "map")
+    """Names of metrics."""
+    ks: tuple[PositiveInt, ...] = Field(default=(10, 20), min_length=1)
+    """List lengths."""
+    select_by: str = "recall@20"
+    """The selection metric."""
+    candidates: Literal["catalog"] = "catalog"
+    """What is ranked: always every item."""
+    ties: Literal["against"] = "against"
+    """A relevant item stands behind all items of the same score."""
+    seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
+    """Fixed before the run."""
+    allow_leak: bool = False
+    """Permit parts later than the relevant one as history or to learn from; the result is then labelled a leak."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(unknown("metric", name, METRICS))
+        if self.select_by not in self.names:
+            raise ValueError(unknown("metric", self.select_by, self.names))
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every metric at every K: recall@10, .."""
+        return tuple(f"{metric}@{k}" for metric in self.metrics for k in self.ks)
+
+    def only(self, name: str) -> Self:
+        """The same with one metric at one K: what validation while training needs."""
+        metric, _, k = name.partition("@")
+        return self.model_copy(update={"metrics": (metric,), "ks": (int(k),), "select_by": name})
+
+    def leaks(self, dataset: Dataset) -> list[str]:
+        """Parts that are given though they lie after what is asked, in words; empty when all is well."""
+        split = dataset.split
+        if split is None:
+            return []
+        found: list[str] = []
+        for title, phase in (("selection", self.selection), ("report", self.report)):
+            later = split.place(phase.relevant)
+            for use, parts in (("history", phase.history), ("fit", self.fit)):
+                found += [
+                    f"{title}: {use} holds {part!r}, which is not earlier than {phase.relevant!r}"
+                    for part in parts
+                    if split.place(part) >= later
+                ]
+        return found
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse what would make a figure wrong.
+
+        Raises: InvalidInput when the data has no split, a part is unknown, a K exceeds the catalog, or the future
+            is given as history without leave.
+        """
+        if dataset.split is None:
+            raise InvalidInput(
+                say(
+                    f"Dataset {dataset.name!r} is not split yet",
+                    remedy="Run: rediffuse split DATASET RECIPE --to DATASET",
+                )
+            )
+        for phase in (self.selection, self.report):
+            for part in (phase.relevant, *phase.history, *phase.mask, *self.fit):
+                dataset.split.place(part)
+        if max(self.ks) > len(dataset.catalog):
+            raise InvalidInput(
+                say("K of a metric exceeds the catalog", got=max(self.ks), allowed=f"1..{len(dataset.catalog)}")
+            )
+        found = self.leaks(dataset)
+        if found and not self.allow_leak:
+            raise InvalidInput(
+                say(
+                    f"Protocol {self.name!r} gives the future away: {found[0]}",
+                    remedy="Set allow_leak = true to see what it is worth",
+                )
+            )
+
+    def describe(self, dataset: Dataset) -> dict[str, Any]:
+        """The whole value, with the split it was used on."""
+        out = self.model_dump(mode="json")
+        out["repeats"] = not self.report.mask
+        out["split"] = dataset.split.recipe.model_dump(mode="json") if dataset.split else None
+        out["leak"] = self.leaks(dataset)
+        return out
+
+
+def protocol_for(dataset: Dataset, name: str | None = None, **changes: Any) -> Protocol:
+    """The protocol of that name which came with the data, the first when none is named, else the standard one.
+
+    Args: changes: values for other keys (`ks`, `seeds`, ..).
+    Raises: InvalidConfig for an unknown name.
+    """
+    shipped = dataset.protocols
+    if name is None:
+        return Protocol.make(next(iter(shipped.values()), {}), **changes)
+    if name in shipped:
+        return Protocol.make(shipped[name], **changes)
+    if name == "standard":
+        return Protocol.make(changes)
+    raise InvalidConfig(unknown("protocol", name, [*shipped, "standard"]))
