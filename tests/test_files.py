@@ -82,9 +82,13 @@ def test_a_new_folder_is_whole_readable_and_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, Cut])
 def test_nothing_is_left_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), new_folder(tmp_path / "f") as place:
-        (place / "a.txt").write_text("one")
-        raise error
+    def fail() -> None:
+        with new_folder(tmp_path / "f") as place:
+            (place / "a.txt").write_text("one")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert not list(tmp_path.iterdir())
 
 

@@ -18,7 +18,9 @@ from rediffuse.errors import InvalidConfig, say, unknown
 class FrozenConfig(BaseModel):
     """Base of every setting class. Values are checked when it is made and never change after."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
 
     @classmethod
     def make(cls, values: Mapping[str, Any] | None = None, **more: Any) -> Self:
@@ -118,7 +120,7 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
         return unknown("key", str(first["loc"][-1]), _known_keys(cls, first["loc"][:-1]))
     if first["type"] == "missing":
         return say(f"Key {key!r} of {cls.__name__} is missing", remedy=f"Set {key}=...")
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{key} = {first['input']!r} is not possible: {reason[0].lower()}{reason[1:]}." if key else f"{reason}."
 
 

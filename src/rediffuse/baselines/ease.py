@@ -81,7 +81,7 @@ class EASE:
         del seed
         refuse_options("ease", options.asked())
         rows = weigh(query.history, self.config, self.weight.shape[0], query.at_us).to(self.weight.device)
-        return top_k(rows.project(self.weight), k, seen=query.exclude, candidates=query.candidates)
+        return top_k(rows.project(self.weight), k, seen=query.exclude, candidates=query.candidates).cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Weight (I, I)."""

@@ -43,7 +43,7 @@ class Popularity:
         del seed
         refuse_options("popularity", options.asked())
         scores = self.counts.expand(len(query), -1).clone()
-        return top_k(scores, k, seen=query.exclude, candidates=query.candidates)
+        return top_k(scores, k, seen=query.exclude, candidates=query.candidates).cpu()
 
     def state(self) -> dict[str, Tensor]:
         """Counts (I,)."""

@@ -37,7 +37,7 @@ class Task:
         relevant = _distinct(dataset.history(phase.relevant), len(dataset.catalog), mask)
         users = relevant.lengths.nonzero().squeeze(1)
         ids = dataset.users.items.ids
-        history = dataset.history(*phase.history).select(users)
+        history = dataset.history(*phase.history).select(users) if phase.history else Ragged.empty(len(users))
         query = Query(
             user=users,
             history=history,

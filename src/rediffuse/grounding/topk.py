@@ -52,7 +52,8 @@ class TopK:
 
 def top_k(scores: Tensor, k: int, *, seen: Ragged | None = None, candidates: Ragged | None = None) -> Ranking:
     """The k best of given scores, which are changed in place. Args: scores: (B, I). Returns: lists of width k."""
-    return TopK(lambda points, _: points, scores.shape[1])(scores, k, seen=seen, candidates=candidates)
+    width = scores.shape[1]
+    return TopK(lambda points, _: points, width, block=width)(scores, k, seen=seen, candidates=candidates)
 
 
 def _forbid(scores: Tensor, seen: Ragged | None, candidates: Ragged | None, start: int) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
@@ -72,6 +72,14 @@ class DiffRecConfig(RecencyConfig):
     """Where the reverse process begins."""
     steps: PositiveInt | None = None
     """Reverse steps; none runs all levels. `Options.steps` overrides it without retraining."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        self.noise_schedule()
+        evenly(self.levels, self.steps)
+        if self.sampling_noise and self.sampler != "ancestral":
+            raise ValueError(f"sampling_noise goes with sampler = 'ancestral'; sampler is {self.sampler!r}")
+        return self
 
     def noise_schedule(self) -> NoiseSchedule:
         """The two tables these settings stand for."""
@@ -176,7 +184,7 @@ class DiffRec:
         refuse_options("diffrec", options.asked(), ("steps", "start", *(["temperature"] if draws_noise else [])))
         query = query.to(weight.device)
         rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
-        levels = evenly(config.levels, options.steps or config.steps)
+        levels = evenly(config.levels, config.steps if options.steps is None else options.steps)
         draws = PhiloxNoise(seed, query.key)
         noise = self.collapsed.noise(lambda t, like: options.temperature * draws(t, like))
         u = STARTS[start](self.collapsed.lift(rows), int(levels[0]), self.schedule, noise)

@@ -1,5 +1,6 @@
 """The only optimiser loop: a generator of epochs, so that progress, validation and stopping live in its caller."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,8 +65,10 @@ def fit(
     )
     state = _State(module, optimizer, generator, Stopping(config.patience, 4 if config.official else None))
     state.load(checkpoint)
+    # A run interrupted after its last validation has nothing left to learn.
+    over = validate is not None and state.epoch > 0 and state.stopping.over(state.epoch)
     began = time.perf_counter()
-    for epoch, loss in _epochs(trainable, optimizer, generator, state.epoch, config.epochs):
+    for epoch, loss in _epochs(trainable, optimizer, generator, state.epoch, state.epoch if over else config.epochs):
         state.epoch = epoch
         value = None
         if epoch % config.validate_every == 0 or epoch == config.epochs:
@@ -100,12 +103,11 @@ def _epochs(
             optimizer.step()
             total += float(values.detach().sum())
             count += values.numel()
-        loss = total / max(count, 1)
-        if not torch.isfinite(torch.tensor(loss)):
-            raise TrainingDiverged(
-                say(f"The loss of epoch {epoch} is not finite", got=loss, remedy="Lower learning_rate")
-            )
-        yield epoch, loss
+            if not math.isfinite(total):
+                raise TrainingDiverged(
+                    say(f"The loss of epoch {epoch} is not finite", got=total, remedy="Lower learning_rate")
+                )
+        yield epoch, total / max(count, 1)
 
 
 class _State:
