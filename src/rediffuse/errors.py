@@ -64,7 +64,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = nearest(name, names)
     shown = ", ".join(names[:_SHOWN]) + (", .." if len(names) > _SHOWN else "")
-    hint = f"Nearest known {kind}: {close!r}." if close else f"Known: {shown}."
+    hint = f"Nearest known {kind}: {close!r}." if close else f"Known: {shown}." if names else "There is none."
     return f"Unknown {kind} {name!r}. {hint}"
 
 

@@ -91,4 +91,5 @@ class EASE:
     def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
         """Rebuild from `state`."""
         assert isinstance(config, EASEConfig)
-        return cls(config, state["weight"].to(device))
+        weight = state["weight"]
+        return cls(config, weight.view(len(weight), len(weight)).to(device))

@@ -23,18 +23,18 @@ from rediffuse.cli.console import (
     SeedOption,
     SetOption,
     ThreadsOption,
-    console,
     find_protocol,
     run_config,
     settings,
     show_table,
+    tell,
     training_progress,
     write_result,
 )
 from rediffuse.cli.evaluate import peak_rss_mb
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
-from rediffuse.errors import InvalidInput, say
+from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.evaluation.evaluate import Scores, Task, evaluate
 from rediffuse.evaluation.figures import require_plotting
 from rediffuse.evaluation.protocol import Protocol
@@ -88,7 +88,7 @@ def compare(
     write_result(json, made.to_json())
     if report is not None:
         write_report(report, made)
-        console.print(f"Wrote {report}")
+        tell(f"Wrote {report}")
 
 
 def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Recipe]:
@@ -111,9 +111,8 @@ def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Rec
     for key in given:
         name, _, own = key.rpartition(".")
         if own not in used or (name and name not in {chosen.name for chosen in out}):
-            raise InvalidInput(
-                say(f"No method of this comparison has a setting {key!r}", allowed=", ".join(sorted(used)))
-            )
+            owners = {chosen.name for chosen in out}
+            raise InvalidInput(unknown("setting", key, [*used, *(f"{o}.{u}" for o in owners for u in used)]))
     return out
 
 
@@ -144,8 +143,9 @@ def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task:
 
 
 def show(report: Report) -> None:
-    """Print the table and the comparisons with the leader."""
-    names = [name for name in report.results[0].metrics if name.startswith(("recall", "ndcg"))]
+    """Print the table, at the K that methods were selected by, and the paired differences."""
+    k = report.select_by.partition("@")[2]
+    names = [n for n in report.results[0].metrics if n in (report.select_by, f"recall@{k}", f"ndcg@{k}")]
     rows = [
         (
             r.method,

@@ -18,8 +18,9 @@ from rediffuse.errors import InvalidInput, say
 from rediffuse.evaluation.protocol import Protocol, protocol_for
 from rediffuse.files import write_json
 
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+# Ids and titles may hold brackets and colons: nothing printed here is markup.
+console = Console(highlight=False, markup=False, emoji=False)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 DataOption = Annotated[Path, typer.Option("--data", help="Dataset folder, as `rediffuse import` makes it.")]
 ProtocolOption = Annotated[
@@ -65,14 +66,20 @@ def write_result(path: Path | None, value: Mapping[str, Any]) -> None:
     """Publish a JSON result where one was asked for."""
     if path is not None:
         write_json(path, json.loads(json.dumps(value)))
-        console.print(f"Wrote {path}")
+        tell(f"Wrote {path}")
+
+
+def tell(text: str, style: str | None = None) -> None:
+    """Print a sentence in one piece, however narrow the terminal: commands in it can be copied."""
+    console.print(text, style=style, soft_wrap=True)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text, the others numbers."""
+    """Print a table; the first column is text and stays whole, the others are numbers."""
     table = Table(title=title, title_justify="left")
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        first = place == 0
+        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -89,7 +96,7 @@ def training_progress(label: str) -> Generator[Callable[[protocols.Progress], No
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, note="")
         best = float("-inf")
 

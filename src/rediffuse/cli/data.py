@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rediffuse.cli.console import JsonOption, SetOption, console, settings, show_table, write_result
+from rediffuse.cli.console import JsonOption, SetOption, settings, show_table, tell, write_result
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import IMPORTERS, detect
 from rediffuse.data.splits import recipe_of
@@ -48,11 +48,11 @@ def import_(
     _show(dataset)
     write_result(json, dataset.describe())
     if dataset.split is None:
-        console.print(
-            f"Next: rediffuse split {to} {'global-time' if dataset.events.order == 'time' else 'user-order'} --to {to}-split"
-        )
+        recipe = {"time": "global-time", "sequence": "user-order"}.get(dataset.events.order)
+        if recipe:
+            tell(f"Next: rediffuse split {to} {recipe} --to {to}-split")
     else:
-        console.print(f"Next: rediffuse train diffrec --data {to} --to models/diffrec")
+        tell(f"Next: rediffuse train diffrec --data {to} --to models/diffrec")
 
 
 def describe(
@@ -83,7 +83,7 @@ def split(
     found.write(to)
     _show(found)
     write_result(json, found.describe())
-    console.print(f"Next: rediffuse compare --data {to} --methods popularity,ease,diffrec")
+    tell(f"Next: rediffuse compare --data {to} --methods popularity,ease,diffrec")
 
 
 def _read(name: str, source: str, given: dict[str, Any]) -> Dataset:

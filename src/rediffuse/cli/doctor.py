@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rediffuse import registry
-from rediffuse.cli.console import JsonOption, console, show_table, write_result
+from rediffuse.cli.console import JsonOption, show_table, tell, write_result
 from rediffuse.config import RunConfig
 from rediffuse.data.importers.atelier import load
 from rediffuse.data.splits import GlobalTime
@@ -35,7 +35,7 @@ def doctor(json: JsonOption = None) -> None:
     facts["end to end"] = _end_to_end(run)
     show_table("rediffuse doctor", ("check", "finding"), facts.items())
     write_result(json, facts)
-    console.print("All is well. Next: rediffuse quickstart")
+    tell("All is well. Next: rediffuse quickstart")
 
 
 def _installed(name: str) -> bool:

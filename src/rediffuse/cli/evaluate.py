@@ -17,10 +17,10 @@ from rediffuse.cli.console import (
     SeedOption,
     StepsOption,
     ThreadsOption,
-    console,
     find_protocol,
     run_config,
     show_table,
+    tell,
     write_result,
 )
 from rediffuse.data.dataset import Dataset
@@ -75,9 +75,9 @@ def evaluate(
     )
     rows = [(name, f"{i.mean:.4f}", f"{i.low:.4f}", f"{i.high:.4f}") for name, i in result.metrics.items()]
     show_table(f"{result.method} on {dataset.name}, protocol {found.name}", ("metric", "mean", "low", "high"), rows)
-    console.print(f"{result.users:,} users, {task.undefined:,} without anything to find; {seconds:.1f} s")
+    tell(f"{result.users:,} users, {task.undefined:,} without anything to find; {seconds:.1f} s")
     for leak in found.leaks(dataset):
-        console.print(f"[bold red]Leak:[/] {leak}")
+        tell(f"Leak: {leak}", "bold red")
     write_result(json, result.to_json())
 
 

@@ -1,14 +1,14 @@
 """`rediffuse`: the verbs, and what happens when one goes wrong."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 import rediffuse
 from rediffuse.cli import compare, data, doctor, evaluate, quickstart, recommend, train
 from rediffuse.cli.console import console, stderr
-from rediffuse.errors import RediffuseError
+from rediffuse.errors import RediffuseError, say
 
 app = typer.Typer(
     help="Recommendations by diffusion models: trained, fairly compared with the classics, explained.",
@@ -44,19 +44,18 @@ def _root(
 
 
 def run() -> None:
-    """Entry point: a `RediffuseError` becomes one sentence on standard error and exit code 2."""
+    """Entry point: what a user can mend becomes one sentence on standard error and exit code 2."""
     try:
         app()
     except RediffuseError as error:
-        stderr.print(f"[bold red]Error:[/] {_plain(str(error))}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        stderr.print("Interrupted. What was finished is kept; the same command goes on.")
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        _fail(say(error.strerror or str(error), got=error.filename))
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _fail(text: str) -> NoReturn:
+    stderr.print(f"Error: {text}", style="red", soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

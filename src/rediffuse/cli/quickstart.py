@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rediffuse.cli.compare import make_report, recipes, run_all, show
-from rediffuse.cli.console import SeedOption, ThreadsOption, console, run_config
+from rediffuse.cli.console import SeedOption, ThreadsOption, run_config, tell
 from rediffuse.cli.recommend import show_answer
 from rediffuse.data.importers.atelier import load
 from rediffuse.data.splits import GlobalTime
@@ -36,13 +36,11 @@ def quickstart(
     run = run_config("auto", "float32", threads, seed)
     protocol = Protocol(seeds=(seed,))
     with new_folder(to, replace=True) as place:
-        console.print(f"[bold]1/3[/] The shop: atelier {size}, two years of events, parted by time")
+        tell(f"1/3 The shop: atelier {size}, two years of events, parted by time", "bold")
         dataset = load(size, seed=seed).with_split(GlobalTime())
         dataset.write(place / "dataset")
-        console.print(
-            f"    {len(dataset.users):,} users, {len(dataset.catalog):,} items, {len(dataset.events):,} events"
-        )
-        console.print(f"[bold]2/3[/] Training and ranking the whole catalog for every user: {', '.join(METHODS)}")
+        tell(f"    {len(dataset.users):,} users, {len(dataset.catalog):,} items, {len(dataset.events):,} events")
+        tell(f"2/3 Training and ranking the whole catalog for every user: {', '.join(METHODS)}", "bold")
         task = Task.of(dataset, protocol.report)
         runs = run_all(dataset, recipes(METHODS, {}), protocol, task, run)
         for one in runs:
@@ -51,9 +49,9 @@ def quickstart(
         show(report)
         write_json(place / "results.json", report.to_json())
         write_report(place / "report.html", report)
-    console.print("[bold]3/3[/] One customer, before and after a purchase")
+    tell("3/3 One customer, before and after a purchase", "bold")
     _show_effect_of_one_event(to / "models" / "diffrec", dataset.catalog.items.decode(task.query.history.to_lists()[0]))
-    console.print(
+    tell(
         f"\nLook at {to / 'report.html'}. Next:\n"
         f"  rediffuse describe {to / 'dataset'}\n"
         f"  rediffuse recommend {to / 'models' / 'diffrec'} --data {to / 'dataset'} --user {dataset.users.items.ids[0]}\n"

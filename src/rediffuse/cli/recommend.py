@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rediffuse import registry
-from rediffuse.cli.console import DeviceOption, JsonOption, SeedOption, StepsOption, console, show_table, write_result
+from rediffuse.cli.console import DeviceOption, JsonOption, SeedOption, StepsOption, show_table, tell, write_result
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Answer
@@ -34,16 +34,17 @@ def recommend(
     history = _history(items, data, user)
     found = registry.load(model, device=device)
     answer = found.recommend(history, k, options=Options(steps=steps), seed=seed)
-    show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {len(history)} events", answer)
+    known = len(history) - len(answer.unknown)
+    show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events", answer)
     write_result(json, {"method": found.method, "history": history, **answer.to_json()})
 
 
 def show_answer(title: str, answer: Answer) -> None:
     """Print a list with what was noticed on the way."""
     if answer.unknown:
-        console.print(f"Unknown to the model and left out: {', '.join(answer.unknown)}")
+        tell(f"Unknown to the model and left out: {', '.join(answer.unknown)}")
     if answer.fallback:
-        console.print(f"Not the method's own answer ({answer.fallback.replace('_', ' ')}): what is popular is shown.")
+        tell(f"Not the method's own answer ({answer.fallback.replace('_', ' ')}): what is popular is shown.")
     rows = [(r.title, r.item, f"{r.score:.4f}") for r in answer.items]
     show_table(title, ("title", "item", "score"), rows)
 

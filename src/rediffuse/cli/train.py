@@ -16,10 +16,10 @@ from rediffuse.cli.console import (
     SeedOption,
     SetOption,
     ThreadsOption,
-    console,
     find_protocol,
     run_config,
     settings,
+    tell,
     training_progress,
 )
 from rediffuse.config import RunConfig
@@ -30,7 +30,9 @@ from rediffuse.training.checkpoint import FolderCheckpoint
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="popularity, ease, diffrec or t-diffrec.")],
+    method: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(registry.METHODS)}, or one that an installed package adds.")
+    ],
     data: DataOption,
     to: Annotated[Path, typer.Option("--to", help="Model folder to make.")],
     protocol: ProtocolOption = None,
@@ -52,15 +54,19 @@ def train(
     dataset = Dataset.read(data)
     found = find_protocol(dataset, protocol, seeds=(seed,))
     checkpoint = FolderCheckpoint(to.with_name(f".{to.name}.training"), fingerprint(chosen, dataset, found, run))
-    with training_progress(f"Training {chosen.label}") as report:
-        fitted = registry.fit(chosen, dataset, found, run, report=report, checkpoint=checkpoint)
+    try:
+        with training_progress(f"Training {chosen.label}") as report:
+            fitted = registry.fit(chosen, dataset, found, run, report=report, checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        if checkpoint.folder.is_dir():
+            tell("Interrupted. The same command goes on from the last validation.")
+        raise
     fitted.write(to)
     checkpoint.remove()
     value = fitted.folder.metrics[found.select_by]["mean"]
-    console.print(
-        f"{chosen.label}: {found.select_by} {value:.4f} on {found.selection.relevant!r}, {fitted.seconds:.1f} s"
-    )
-    console.print(f"Wrote {to}. Next: rediffuse evaluate {to} --data {data}")
+    reached = f"{found.select_by} {value:.4f}" if value is not None else "nothing to find"
+    tell(f"{chosen.label}: {reached} on {found.selection.relevant!r}, {fitted.seconds:.1f} s")
+    tell(f"Wrote {to}. Next: rediffuse evaluate {to} --data {data}")
 
 
 def fingerprint(chosen: registry.Recipe, dataset: Dataset, protocol: Protocol, run: RunConfig) -> str:

@@ -50,11 +50,13 @@ def paired(a: NDArray[np.float64], b: NDArray[np.float64], *, seed: int = 0) -> 
     """The mean of a - b over the same users, its interval, and the two-sided p of a paired t test.
 
     Args: a, b: (U,), NaN where undefined.
-    Returns: interval and p; p = 1 when no user differs.
+    Returns: interval and p; p = 1 when no user differs or there is but one.
     """
     difference = (a - b)[~np.isnan(a - b)]
     interval = bootstrap(difference[:, None], seed=seed)[0]
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    if len(difference) < 2:
+        return interval, 1.0
+    if np.ptp(difference) == 0:
         return interval, 1.0 if not np.any(difference) else 0.0
     t = interval.mean / (difference.std(ddof=1) / np.sqrt(len(difference)))
     return interval, float(2 * special.stdtr(len(difference) - 1, -abs(t)))

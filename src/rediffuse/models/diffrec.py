@@ -177,14 +177,15 @@ class DiffRec:
     ) -> tuple[Tensor, int, Query]:
         """Run the chain in hidden space down to its last noisy level. Returns: u (B, H), that level, the query."""
         config, weight = self.config, self.denoiser.lift_weight
-        start = options.start or config.start
+        start = config.start if options.start is None else options.start
         if start not in STARTS:
             raise InvalidConfig(unknown("start", start, STARTS))
-        draws_noise = config.sampling_noise or start != "history"
+        levels = evenly(config.levels, config.steps if options.steps is None else options.steps)
+        fresh = config.sampling_noise and len(levels) > 2
+        draws_noise = self.schedule.noisy and (fresh or start != "history")
         refuse_options("diffrec", options.asked(), ("steps", "start", *(["temperature"] if draws_noise else [])))
         query = query.to(weight.device)
         rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
-        levels = evenly(config.levels, config.steps if options.steps is None else options.steps)
         draws = PhiloxNoise(seed, query.key)
         noise = self.collapsed.noise(lambda t, like: options.temperature * draws(t, like))
         u = STARTS[start](self.collapsed.lift(rows), int(levels[0]), self.schedule, noise)

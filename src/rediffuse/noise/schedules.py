@@ -33,7 +33,8 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         """Check what every formula relies on."""
-        if self.alpha.dtype != torch.float64 or self.alpha.shape != self.sigma.shape or self.alpha.numel() < 2:
+        exact = self.alpha.dtype == self.sigma.dtype == torch.float64
+        if not exact or self.alpha.shape != self.sigma.shape or self.alpha.numel() < 2:
             raise InvalidInput(say("alpha and sigma must be float64 tables of one length, T + 1 >= 2"))
         if self.alpha[0] != 1 or self.sigma[0] != 0:
             raise InvalidInput(say("Level 0 must be clean", got=(float(self.alpha[0]), float(self.sigma[0]))))

@@ -1,0 +1,1 @@
+"""Documentation; `python -m docs.reference` writes what can be generated."""

@@ -1,0 +1,306 @@
+"""What every recommender keeps, whoever wrote it.
+
+Each contract runs for each registered method, trained in about a second on the tiny embedded world. An entry point
+in the group `rediffuse.methods` is enough to be examined.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from rediffuse import registry
+from rediffuse.config import FrozenConfig
+from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, RediffuseError, UnsupportedOption
+from rediffuse.grounding.topk import top_k
+from rediffuse.protocols import FitContext, Stepwise
+from rediffuse.testing.subjects import (
+    RUN,
+    SQUARES,
+    Subject,
+    assert_close,
+    changed,
+    checkerboard,
+    on_checkerboard,
+    small_recipe,
+    trained,
+)
+from rediffuse.types import Options, Query, Ragged, Ranking
+
+K = 10
+OPTIONS: Mapping[str, object] = {
+    "steps": 1,
+    "draws": 2,
+    "start": "pure_noise",
+    "temperature": 0.5,
+    "guidance_scale": 2.0,
+    "diversity": 0.5,
+    "horizon": 5,
+}
+"""A value of every field of `Options` that asks for something else than usual."""
+
+
+class RecommenderContract:
+    """Subclass it with a name that pytest collects; narrow or widen it by these values."""
+
+    only: ClassVar[Sequence[str]] = ()
+    """Names of methods; empty: all that are registered."""
+    settings: ClassVar[Mapping[str, object]] = {"hidden": [32], "levels": 5, "epochs": 3}
+    """What makes training short; a method takes the keys it has."""
+    checkerboard_settings: ClassVar[Mapping[str, object]] = {
+        **{"hidden": [32], "levels": 5, "epochs": 60, "batch_size": 10, "learning_rate": 0.01},
+        "regularization": 1.0,
+    }
+    """What lets a method learn 40 users well."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each method, and for each option where a test asks for one."""
+        if "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", tuple(self.only) or tuple(registry.methods()))
+        if "option" in metafunc.fixturenames:
+            metafunc.parametrize("option", tuple(OPTIONS))
+
+    @pytest.fixture
+    def subject(self, name: str) -> Subject:
+        """The method, trained."""
+        return trained(name, self.settings)
+
+    def test_lists_have_the_promised_form(self, subject: Subject) -> None:
+        """(B, K) int64 and float32 in main memory, best first, no item twice; the query stays as it was."""
+        query, before = subject.query, replace(subject.query)
+        kept = query.history.items.clone()
+        ranking = subject.method.recommend(query, K)
+        assert ranking.items.shape == ranking.scores.shape == (len(query), K)
+        assert (ranking.items.dtype, ranking.scores.dtype) == (torch.int64, torch.float32)
+        assert ranking.items.device.type == ranking.scores.device.type == "cpu"
+        assert bool((ranking.scores[:, :-1] >= ranking.scores[:, 1:]).all())
+        assert all(len(set(row)) == K for row in ranking.items.tolist())
+        assert subject.method.n_items == subject.n_items
+        assert query == before
+        assert torch.equal(query.history.items, kept)
+
+    def test_a_batch_agrees_with_a_single_query(self, subject: Subject) -> None:
+        """Neither batch mates nor their order matter."""
+        query = subject.query
+        whole = subject.method.recommend(query, K, seed=3)
+        back = torch.arange(len(query) - 1, -1, -1)
+        turned = subject.method.recommend(query.select(back), K, seed=3)
+        assert_close(_rows(turned, back), whole)
+        for row in range(0, len(query), 7):
+            at = torch.tensor([row])
+            assert_close(subject.method.recommend(query.select(at), K, seed=3), _rows(whole, at))
+
+    def test_draws_of_a_batch_agree_with_a_single_query(self, subject: Subject) -> None:
+        """The same for an answer that begins in noise; another seed gives another one."""
+        options = _honoured(subject, Options(start="pure_noise"))
+        if options is None:
+            pytest.skip("draws nothing")
+        query = subject.query
+        whole = subject.method.recommend(query, K, options=options, seed=3)
+        for row in range(0, len(query), 11):
+            at = torch.tensor([row])
+            assert_close(subject.method.recommend(query.select(at), K, options=options, seed=3), _rows(whole, at))
+        assert changed(subject.method.recommend(query, K, options=options, seed=4), whole)
+
+    def test_the_same_seed_gives_the_same_list(self, subject: Subject) -> None:
+        """To the last bit, with every option that is honoured."""
+        for name, value in OPTIONS.items():
+            options = _honoured(subject, Options(**{name: value})) or Options()  # pyright: ignore[reportArgumentType]
+            one, two = (subject.method.recommend(subject.query, K, options=options, seed=5) for _ in range(2))
+            assert not changed(one, two)
+
+    def test_excluded_items_never_return(self, subject: Subject) -> None:
+        """Neither what the user has, nor whatever else is excluded."""
+        query = subject.query
+        free = subject.method.recommend(replace(query, exclude=None), K)
+        for exclude in (query.history, Ragged.of(free.items.tolist())):
+            ranking = subject.method.recommend(replace(query, exclude=exclude), K)
+            for row, forbidden in zip(ranking.items.tolist(), exclude.to_lists(), strict=True):
+                assert not set(row) & set(forbidden)
+
+    def test_a_list_longer_than_the_catalog_is_padded(self, subject: Subject) -> None:
+        """Everything that may be returned, then -1 with a score of -inf."""
+        query = replace(subject.query, exclude=subject.query.history)
+        ranking = subject.method.recommend(query, subject.n_items + 5)
+        for items, scores, seen in zip(ranking.items, ranking.scores, query.history.to_lists(), strict=True):
+            there = subject.n_items - len(set(seen))
+            assert len(set(items[:there].tolist())) == there
+            assert bool((items[:there] >= 0).all())
+            assert bool(torch.isfinite(scores[:there]).all())
+            assert bool((items[there:] == -1).all())
+            assert bool((scores[there:] == float("-inf")).all())
+
+    def test_candidates_are_respected(self, subject: Subject) -> None:
+        """Only candidates come, in the order of the whole list; none means none."""
+        query = replace(subject.query, exclude=None)
+        whole = subject.method.recommend(query, subject.n_items)
+        wanted = [sorted(row[::3]) for row in whole.items.tolist()]
+        ranking = subject.method.recommend(replace(query, candidates=Ragged.of(wanted)), subject.n_items)
+        for row, allowed in zip(ranking.items.tolist(), wanted, strict=True):
+            assert sorted(i for i in row if i >= 0) == allowed
+        size = len(wanted[0])
+        assert_close(_part(ranking, slice(0, size)), _part(whole, slice(0, None, 3)))
+        nothing = replace(query, candidates=Ragged.empty(len(query)))
+        assert bool((subject.method.recommend(nothing, K).items == -1).all())
+
+    def test_nobody_may_ask(self, subject: Subject) -> None:
+        """A batch of no queries gets no lists."""
+        query = subject.query.select(torch.zeros(0, dtype=torch.int64))
+        assert subject.method.recommend(query, K).items.shape == (0, K)
+        assert subject.fitted.model.recommend(query, K).items.shape == (0, K)
+
+    def test_a_posted_history_needs_no_user_and_no_times(self, subject: Subject) -> None:
+        """Bare items of an unknown user, an item twice among them, are enough."""
+        ranking = subject.method.recommend(Query.from_history(Ragged.of([[3, 1, 3], [7]])), K)
+        assert bool((ranking.items >= 0).all())
+
+    def test_unknown_items_are_reported_and_left_out(self, subject: Subject) -> None:
+        """A history with unknown ids gets the answer of the history without them."""
+        known = list(subject.model.items.ids[5:9])
+        answer = subject.model.recommend([known[0], "no such item", *known[1:], "nor this"], K)
+        assert answer.unknown == ("no such item", "nor this")
+        assert answer.items == subject.model.recommend(known, K).items
+        assert not {place.item for place in answer.items} & set(known)
+
+    def test_an_empty_history_gets_a_labelled_fallback(self, subject: Subject) -> None:
+        """What is popular, called so; its batch mates get their own answers."""
+        known = list(subject.model.items.ids[5:9])
+        empty, mate, strange = subject.model.recommend_many([[], known, ["no such item"]], K)
+        popular = top_k(subject.fitted.folder.popularity.unsqueeze(0).clone(), K)
+        assert [place.score for place in empty.items] == popular.scores[0].tolist()
+        assert (empty.fallback, mate.fallback, strange.fallback) == ("empty_history", None, "empty_history")
+        assert empty.items == strange.items
+        alone = subject.model.recommend(known, K)
+        assert [p.score for p in mate.items] == pytest.approx([p.score for p in alone.items], rel=1e-4, abs=1e-5)
+
+    def test_options_are_honoured_or_refused(self, subject: Subject, option: str) -> None:
+        """An option that is taken changes the answer, in every mode the method has; else it is refused by name."""
+        modes = [Options()] if option == "start" else [Options(), Options(start="pure_noise")]
+        for mode in modes:
+            if _honoured(subject, mode) is None:
+                continue
+            asked = replace(mode, **{option: OPTIONS[option]})
+            usual = subject.method.recommend(subject.query, K, options=mode, seed=1)
+            try:
+                answer = subject.method.recommend(subject.query, K, options=asked, seed=1)
+            except UnsupportedOption as error:
+                assert repr(option) in str(error)  # noqa: PT017
+            else:
+                assert changed(answer, usual), f"{option} is taken and ignored"
+
+    def test_impossible_options_are_refused(self, subject: Subject) -> None:
+        """Neither taken for the default nor met by a failure deep inside."""
+        for options in (Options(steps=0), Options(steps=10**9), Options(start="nowhere"), Options(start="")):
+            with pytest.raises(RediffuseError):
+                subject.method.recommend(subject.query, K, options=options)
+        with pytest.raises(InvalidInput, match="k must be at least 1"):
+            subject.method.recommend(subject.query, 0)
+
+    def test_steps_can_be_watched(self, subject: Subject) -> None:
+        """A walk has an entry for each step, noisiest level first, and ends in the list that `recommend` gives."""
+        method = subject.method
+        if not isinstance(method, Stepwise):
+            pytest.skip("answers in one go")
+        for options, steps in ((Options(), method.steps), (Options(steps=1), 1)):
+            walk = method.walk(subject.query, K, options=options)
+            levels = [level for level, _ in walk]
+            assert len(walk) == steps
+            assert levels == sorted(set(levels), reverse=True)
+            assert_close(walk[-1][1], subject.method.recommend(subject.query, K, options=options))
+
+    def test_a_saved_model_answers_the_same(self, subject: Subject, tmp_path: Path) -> None:
+        """Through the folder on disk and the registry, to the last bit."""
+        subject.fitted.write(tmp_path / "model")
+        loaded = registry.load(tmp_path / "model", device="cpu")
+        histories = [list(subject.model.items.ids[at : at + 6]) for at in range(0, 60, 6)]
+        assert loaded.recommend_many(histories, K) == subject.model.recommend_many(histories, K)
+        assert loaded.folder.config == subject.fitted.folder.config
+        query = subject.query
+        assert not changed(loaded.recommender.recommend(query, K), subject.fitted.model.recommend(query, K))
+
+    def test_its_state_is_finite_and_complete(self, subject: Subject) -> None:
+        """A tensor that is missing or misshapen is refused when the model is rebuilt."""
+        state = subject.method.state()
+        for name, tensor in state.items():
+            assert bool(torch.isfinite(tensor).all())
+            broken = [{key: value for key, value in state.items() if key != name}]
+            broken += [{**state, name: tensor.narrow(d, 0, tensor.shape[d] - 1)} for d in range(tensor.dim())]
+            for tensors in broken:
+                with pytest.raises(ArtifactError, match="Train it anew"):
+                    registry.restore(replace(subject.fitted.folder, tensors=tensors), "cpu")
+
+    def test_settings_survive_toml_and_json(self, name: str) -> None:
+        """For the defaults, the small settings of this suite and every preset."""
+        presets = registry.method_class(name).presets
+        for chosen in (
+            registry.recipe(name),
+            small_recipe(name, self.settings),
+            *(registry.recipe(name, preset) for preset in presets),
+        ):
+            for config in (chosen.config, chosen.training):
+                kind = type(config)
+                assert kind.from_toml(config.to_toml()) == config
+                assert kind.make(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+    def test_unknown_settings_are_refused(self, name: str) -> None:
+        """The nearest known key is named."""
+        method = registry.method_class(name)
+        known = [*method.Config.model_fields, *method.Training.model_fields]
+        for key in known:
+            with pytest.raises(InvalidConfig, match="Nearest known key: "):
+                registry.recipe(name, None, {f"{key}x": 1})
+        with pytest.raises(InvalidConfig, match="Unknown key 'qqqq'"):
+            registry.recipe(name, None, {"qqqq": 1})
+        kinds: tuple[type[FrozenConfig], ...] = (method.Config, method.Training)
+        for kind in kinds:
+            with pytest.raises(InvalidConfig, match="Unknown key 'qqqq'"):
+                kind.make(qqqq=1)
+
+    def test_data_without_order_is_taken_or_refused(self, name: str) -> None:
+        """In one sentence that says what is missing."""
+        chosen = small_recipe(name, self.settings)
+        data = checkerboard()
+        bare = replace(data, history=Ragged(data.history.indptr, data.history.items), order="none")
+        try:
+            method = chosen.method.fit(chosen.config, chosen.training, bare, FitContext(RUN))
+        except InvalidInput as error:
+            assert "order" in str(error)  # noqa: PT017
+        else:
+            assert method.n_items == SQUARES
+
+    def test_the_same_seed_learns_the_same(self, name: str) -> None:
+        """Two trainings with one seed end in equal weights."""
+        one, two = (method.state() for method in on_checkerboard(name, self.checkerboard_settings))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+    def test_the_checkerboard_is_learned(self, name: str) -> None:
+        """Whoever took four items of one colour is given the eight others of it; controls need not know better."""
+        if registry.methods()[name].role == "control":
+            pytest.skip("a control")
+        method, _ = on_checkerboard(name, self.checkerboard_settings)
+        histories = [list(range(colour, SQUARES, 2))[at : at + 4] for colour in (0, 1) for at in range(8)]
+        ranking = method.recommend(Query.from_history(Ragged.of(histories)), SQUARES // 2 - 4)
+        for row, history in zip(ranking.items.tolist(), histories, strict=True):
+            assert {item % 2 for item in row} == {history[0] % 2}
+
+
+def _honoured(subject: Subject, options: Options) -> Options | None:
+    """The options, or None when the method refuses them."""
+    try:
+        subject.method.recommend(subject.query.select(torch.tensor([0])), 1, options=options)
+    except UnsupportedOption:
+        return None
+    return options
+
+
+def _rows(ranking: Ranking, rows: torch.Tensor) -> Ranking:
+    return Ranking(ranking.items[rows], ranking.scores[rows])
+
+
+def _part(ranking: Ranking, places: slice) -> Ranking:
+    return Ranking(ranking.items[:, places], ranking.scores[:, places])
