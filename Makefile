@@ -33,9 +33,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/pyright
 
-bench: $(READY)  ## on demand, on a quiet machine; figures go to benchmarks/results
-	$(BIN)/python -m benchmarks.reverse_chain
-	$(BIN)/python -m benchmarks.training
+bench: $(READY)  ## on demand, on a quiet machine (training needs ml-1m_clean in REDIFFUSE_DATA); figures go to benchmarks/results
+	$(BIN)/python -m benchmarks.reverse_chain --json benchmarks/results/reverse_chain.json
+	$(BIN)/python -m benchmarks.training --json benchmarks/results/training.json
 
 docs: $(READY)  ## regenerate the reference pages from the code
 	$(BIN)/python -m docs.reference

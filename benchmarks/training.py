@@ -1,6 +1,6 @@
 """Seconds and memory to train and evaluate DiffRec with the authors' ML-1M settings, against a plain implementation.
 
-    python -m benchmarks.training --data ../shared/data/ml-1m_clean [--seed 1] [--json FILE]
+    python -m benchmarks.training [--data FOLDER] [--seed 1] [--json FILE]
 
 The rival (`rivals/dense_diffrec.py`) runs the dense chain, scores both parts every 5 epochs and keeps its level
 history per example, as published. We run the chain in hidden space, score the selection part every 5 epochs and the
@@ -10,6 +10,7 @@ of its own; training and evaluation are timed apart.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -31,13 +32,14 @@ from rediffuse.protocols import FitContext, FitData, Progress, Recommender
 from rediffuse.registry import recipe
 
 THREADS = 2
+DATA = Path(os.environ.get("REDIFFUSE_DATA", "../shared/data")) / "ml-1m_clean"
 
 
 def main() -> None:
     """Run one side in this process, or both in processes of their own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with train_list.npy, valid_list.npy, test_list.npy"
+        "--data", type=Path, default=DATA, help="folder with train_list.npy, valid_list.npy, test_list.npy"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--side", choices=("ours", "plain"))

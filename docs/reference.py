@@ -3,7 +3,10 @@
 python -m docs.reference
 """
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,7 +16,10 @@ from rediffuse.cli.main import app
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.evaluation.protocol import Phase, Protocol
 
-FOLDER = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "reference"
+RESULTS = ROOT / "benchmarks" / "results"
+SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
 def pages() -> dict[str, str]:
@@ -63,11 +69,51 @@ def settings() -> str:
     return "\n".join(out) + "\n"
 
 
+def accuracy_table(name: str) -> str:
+    """A result of `rediffuse compare --json` as a table, best recall@20 first."""
+    made: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    rows = sorted(made["results"], key=lambda r: -r["metrics"]["recall@20"]["mean"])
+    out = [f"| method | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
+    for row in rows:
+        cells = [row["metrics"][metric] for metric in SHOWN]
+        shown = (f"{c['mean']:.4f} [{c['low']:.4f}, {c['high']:.4f}]" for c in cells)
+        out.append(f"| {row['method']} | {' | '.join(shown)} |")
+    return "\n".join(out)
+
+
+def speed_table() -> str:
+    """The results of the two benchmarks, each a ratio against a plain implementation in the same run."""
+    chain: list[dict[str, Any]] = json.loads((RESULTS / "reverse_chain.json").read_text(encoding="utf-8"))["rows"]
+    training: dict[str, Any] = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))
+    out = ["| what | plain | ours | ratio | bound by arithmetic |", "|---|---|---|---|---|"]
+    for row in chain:
+        what = f"256 answers, {row['items']:,} items, width {row['hidden']}, {row['levels']} steps"
+        seconds = f"{row['dense_s']:.3f} s | {row['ours_s']:.3f} s"
+        out.append(f"| {what} | {seconds} | {row['ratio']:.1f}x | {row['bound']:.1f}x |")
+    ours, plain, ratios = training["ours"], training["plain"], training["ratios"]
+    for part in ("train", "evaluate"):
+        what = f"{part} DiffRec on ML-1M, {ours['epochs']} epochs"
+        seconds = f"{plain[f'{part}_s']:.1f} s | {ours[f'{part}_s']:.1f} s"
+        out.append(f"| {what} | {seconds} | {1 / ratios[part]:.1f}x | |")
+    return "\n".join(out)
+
+
+def readme() -> str:
+    """The README with its marked tables made anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for mark, table in (("accuracy", accuracy_table("ml-1m-clean.json")), ("speed", speed_table())):
+        text = re.sub(
+            rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+        )
+    return text
+
+
 def main() -> None:
-    """Write the pages."""
+    """Write the pages and the tables."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
 
 
 def _table(config: type[FrozenConfig]) -> list[str]:

@@ -49,4 +49,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if left_out := sum("realdata" in report.keywords for report in skipped):
-        terminalreporter.write_line(f"WARNING: {left_out} tests on real data were skipped; set REDIFFUSE_DATA", red=True)
+        terminalreporter.write_line(
+            f"WARNING: {left_out} tests on real data were skipped; set REDIFFUSE_DATA", red=True
+        )

@@ -119,7 +119,7 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return unknown("key", str(first["loc"][-1]), _known_keys(cls, first["loc"][:-1]))
     if first["type"] == "missing":
-        return say(f"Key {key!r} of {cls.__name__} is missing", remedy=f"Set {key}=...")
+        return say(f"Key {key!r} of {cls.__name__} is missing", remedy=f"Give {key} a value")
     reason = first["msg"].removeprefix("Value error, ").rstrip(".")
     return f"{key} = {first['input']!r} is not possible: {reason[0].lower()}{reason[1:]}." if key else f"{reason}."
 

@@ -33,6 +33,10 @@ def test_reference_pages_are_those_of_the_code(name):
     assert (reference.FOLDER / name).read_text(encoding="utf-8") == reference.pages()[name], "run: make docs"
 
 
+def test_tables_of_the_readme_are_those_of_the_results():
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == reference.readme(), "run: make docs"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_pages_exist_with_their_flags(page):
     for line in rediffuse_lines(page.read_text(encoding="utf-8")):

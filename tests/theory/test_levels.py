@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from benchmarks.rivals.dense_diffrec import LossHistory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.rivals.dense_diffrec import LossHistory
 from rediffuse.errors import InvalidConfig, InvalidInput
 from rediffuse.noise import NoiseSchedule, cosine, linear_variance, snr
 from rediffuse.samplers import evenly

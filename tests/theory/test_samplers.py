@@ -6,6 +6,7 @@ follow exactly from its answers to unit impulses; Monte-Carlo only confirms them
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_the_error_of_the_covariance_falls_with_order_1(sampler: Sampler, name: 
     errors = [
         float((moments(sampler, SCHEDULES[name], evenly(T, steps))[1] - COVARIANCE).norm()) for steps in (256, 512, T)
     ]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert orders == pytest.approx([1, 1], abs=0.15), errors
 
 
@@ -94,10 +95,11 @@ def test_ddim_tends_to_the_flow_that_the_ode_prescribes(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
     x = float(schedule.sigma[T]) * torch.randn(5, 3, dtype=torch.float64, generator=generator)
     errors = [
-        float((ddim(denoise, x, evenly(T, steps), schedule) - denoise.flow(x, T)).abs().max()) for steps in (256, 512, T)
+        float((ddim(denoise, x, evenly(T, steps), schedule) - denoise.flow(x, T)).abs().max())
+        for steps in (256, 512, T)
     ]
     assert errors[-1] < 0.02
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert orders == pytest.approx([1, 1], abs=0.2), errors
 
 

@@ -103,7 +103,7 @@ def read_model(folder: Path) -> ModelFolder:
             raise ArtifactError(say(f"model.json of {str(folder)!r} lacks {key!r}", remedy="Train the model anew"))
     try:
         tensors = load_file(folder / "weights.safetensors")
-        table = pl.read_parquet(folder / "vocabulary.parquet", columns=["item", "title", "users"])
+        table = pl.read_parquet(folder / "vocabulary.parquet", columns=["item", "title", "users"], glob=False)
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(
             say(f"{str(folder)!r} cannot be read", got=str(error), remedy="Train the model anew")

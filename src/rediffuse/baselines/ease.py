@@ -69,7 +69,8 @@ class EASE:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
         weight = inverse / -np.diag(inverse)
         np.fill_diagonal(weight, 0.0)
-        return cls(config, torch.from_numpy(weight).to(device=context.run.device, dtype=torch.float32))
+        # The inverse comes in column order; rows are what a history sums up.
+        return cls(config, torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)).to(context.run.device))
 
     @property
     def n_items(self) -> int:
@@ -80,7 +81,8 @@ class EASE:
         """As `Recommender.recommend`."""
         del seed
         refuse_options("ease", options.asked())
-        rows = weigh(query.history, self.config, self.weight.shape[0], query.at_us).to(self.weight.device)
+        query = query.to(self.weight.device)
+        rows = weigh(query.history, self.config, self.n_items, query.at_us)
         return top_k(rows.project(self.weight), k, seen=query.exclude, candidates=query.candidates).cpu()
 
     def state(self) -> dict[str, Tensor]:

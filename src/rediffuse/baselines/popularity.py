@@ -42,6 +42,7 @@ class Popularity:
         """As `Recommender.recommend`."""
         del seed
         refuse_options("popularity", options.asked())
+        query = query.to(self.counts.device)
         scores = self.counts.expand(len(query), -1).clone()
         return top_k(scores, k, seen=query.exclude, candidates=query.candidates).cpu()
 

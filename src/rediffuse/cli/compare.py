@@ -176,7 +176,7 @@ def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Ta
         seconds["evaluate"] += time.perf_counter() - began
     assert fitted is not None
     scores = Scores(protocol.names, np.mean(values, axis=0))
-    by_seed = [round(float(np.nanmean(v[:, protocol.names.index(protocol.select_by)])), 6) for v in values]
+    by_seed = [Scores(protocol.names, v).mean(protocol.select_by) for v in values]
     result = Result(
         method=recipe.label,
         dataset=dataset.name,
@@ -186,7 +186,11 @@ def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Ta
         seconds={name: round(value / len(values), 3) for name, value in seconds.items()},
         peak_rss_mb=peak_rss_mb(),
         undefined=task.undefined,
-        settings={**fitted.folder.config, **fitted.folder.training, f"{protocol.select_by} by seed": by_seed},
+        settings={
+            **fitted.folder.config,
+            **fitted.folder.training,
+            f"{protocol.select_by} by seed": [None if np.isnan(v) else round(v, 6) for v in by_seed],
+        },
         role=recipe.role,
     )
     return Run(fitted, scores, result)

@@ -1,6 +1,7 @@
 """What every verb shares: options, tables, progress, and errors as one sentence with exit code 2."""
 
 import json
+import shlex
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,15 +75,22 @@ def tell(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=True)
 
 
+def line(*words: object) -> str:
+    """A command as it can be given to a shell: words with spaces in quotes."""
+    return shlex.join(map(str, words))
+
+
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; the first column is text and stays whole, the others are numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for place, column in enumerate(columns):
         first = place == 0
         table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    tell(title, "bold")
+    if table.rows:
+        console.print(table)
 
 
 @contextmanager

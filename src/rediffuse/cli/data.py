@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rediffuse.cli.console import JsonOption, SetOption, settings, show_table, tell, write_result
+from rediffuse.cli.console import JsonOption, SetOption, line, settings, show_table, tell, write_result
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import IMPORTERS, detect
 from rediffuse.data.splits import recipe_of
@@ -50,9 +50,9 @@ def import_(
     if dataset.split is None:
         recipe = {"time": "global-time", "sequence": "user-order"}.get(dataset.events.order)
         if recipe:
-            tell(f"Next: rediffuse split {to} {recipe} --to {to}-split")
+            tell(f"Next: {line('rediffuse', 'split', to, recipe, '--to', f'{to}-split')}")
     else:
-        tell(f"Next: rediffuse train diffrec --data {to} --to models/diffrec")
+        tell(f"Next: {line('rediffuse', 'train', 'diffrec', '--data', to, '--to', 'models/diffrec')}")
 
 
 def describe(
@@ -83,7 +83,7 @@ def split(
     found.write(to)
     _show(found)
     write_result(json, found.describe())
-    tell(f"Next: rediffuse compare --data {to} --methods popularity,ease,diffrec")
+    tell(f"Next: {line('rediffuse', 'compare', '--data', to, '--methods', 'popularity,ease,diffrec')}")
 
 
 def _read(name: str, source: str, given: dict[str, Any]) -> Dataset:

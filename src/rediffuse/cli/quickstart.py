@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rediffuse.cli.compare import make_report, recipes, run_all, show
-from rediffuse.cli.console import SeedOption, ThreadsOption, run_config, tell
+from rediffuse.cli.console import SeedOption, ThreadsOption, line, run_config, tell
 from rediffuse.cli.recommend import show_answer
 from rediffuse.data.importers.atelier import load
 from rediffuse.data.splits import GlobalTime
@@ -51,13 +51,15 @@ def quickstart(
         write_report(place / "report.html", report)
     tell("3/3 One customer, before and after a purchase", "bold")
     _show_effect_of_one_event(to / "models" / "diffrec", dataset.catalog.items.decode(task.query.history.to_lists()[0]))
-    tell(
-        f"\nLook at {to / 'report.html'}. Next:\n"
-        f"  rediffuse describe {to / 'dataset'}\n"
-        f"  rediffuse recommend {to / 'models' / 'diffrec'} --data {to / 'dataset'} --user {dataset.users.items.ids[0]}\n"
-        f"  rediffuse evaluate {to / 'models' / 'diffrec'} --data {to / 'dataset'} --steps 1\n"
-        "  rediffuse import table YOUR_EVENTS.csv --to data/shop"
-    )
+    dataset_folder, model = to / "dataset", to / "models" / "diffrec"
+    tell(f"\nLook at {to / 'report.html'}. Next:")
+    for words in (
+        ("describe", dataset_folder),
+        ("recommend", model, "--data", dataset_folder, "--user", dataset.users.items.ids[0]),
+        ("evaluate", model, "--data", dataset_folder, "--steps", 1),
+        ("import", "table", "YOUR_EVENTS.csv", "--to", "data/shop"),
+    ):
+        tell(f"  {line('rediffuse', *words)}")
 
 
 def _show_effect_of_one_event(folder: Path, history: list[str]) -> None:

@@ -17,6 +17,7 @@ from rediffuse.cli.console import (
     SetOption,
     ThreadsOption,
     find_protocol,
+    line,
     run_config,
     settings,
     tell,
@@ -66,7 +67,7 @@ def train(
     value = fitted.folder.metrics[found.select_by]["mean"]
     reached = f"{found.select_by} {value:.4f}" if value is not None else "nothing to find"
     tell(f"{chosen.label}: {reached} on {found.selection.relevant!r}, {fitted.seconds:.1f} s")
-    tell(f"Wrote {to}. Next: rediffuse evaluate {to} --data {data}")
+    tell(f"Wrote {to}. Next: {line('rediffuse', 'evaluate', to, '--data', data)}")
 
 
 def fingerprint(chosen: registry.Recipe, dataset: Dataset, protocol: Protocol, run: RunConfig) -> str:

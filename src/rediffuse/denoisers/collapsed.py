@@ -32,17 +32,19 @@ class Collapsed:
 
     @cached_property
     def F(self) -> Tensor:
-        """(H, H), F F^T = W W^T: maps standard normal draws over R^H to W z in distribution.
+        """(H, H), the symmetric square root of W W^T: F z' is W z in distribution, for z' over R^H.
 
-        From an eigendecomposition in float64, eigenvalues clipped at 0: dead units and I < H are fine.
+        From an eigendecomposition in float64, eigenvalues clipped at 0: dead units and I < H are fine. The symmetric
+        root is unique, so the same draws give the same answer on every device.
         """
         with torch.no_grad():
-            wt = self.denoiser.ends()[0]
-            values, vectors = torch.linalg.eigh((wt.t() @ wt).to(torch.float64))
-            return (vectors * values.clamp(min=0).sqrt()).to(wt.dtype)
+            wt = self.denoiser.ends()[0].to(torch.float64)
+            values, vectors = torch.linalg.eigh(wt.t() @ wt)
+            root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
+            return root.to(self.M.dtype)
 
     def lift(self, x: SparseRows | Tensor) -> Tensor:
-        """U = W x. Args: x: (B, I). Returns: (B, H)."""
+        """The state W x. Args: x: (B, I). Returns: (B, H)."""
         return self.denoiser.lift(x)
 
     def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
@@ -57,7 +59,7 @@ class Collapsed:
         """Turn a source of standard normal draws over R^H into one of W z, z ~ N(0, 1) over R^I."""
 
         def projected(t: int, like: Tensor) -> Tensor:
-            return source(t, like) @ self.F.t()
+            return source(t, like) @ self.F
 
         return projected
 

@@ -62,7 +62,7 @@ class MLPDenoiser(nn.Module):
         Returns: (B, H').
         """
         del cond  # this network takes none; methods refuse conditions before they come here
-        e_t = self.time(sinusoids(t - 1, self.time_width).to(u.dtype))
+        e_t = self.time(sinusoids((t - 1).to(torch.float64), self.time_width).to(u.dtype))
         h = torch.tanh(torch.addmm(u, e_t, self.time_lift.weight.t()) + self.time_lift.bias)
         for layer in self.body:
             h = torch.tanh(layer(h))

@@ -28,7 +28,7 @@ def recall(ranking: Ranking, relevant: Ragged, k: int) -> Tensor:
 
 def precision(ranking: Ranking, relevant: Ragged, k: int) -> Tensor:
     """Hits / k, also for shorter lists."""
-    return hits(ranking, relevant, k).sum(1) / k * _defined(relevant)
+    return hits(ranking, relevant, k).sum(1).to(torch.float64) / k * _defined(relevant)
 
 
 def hit(ranking: Ranking, relevant: Ragged, k: int) -> Tensor:
@@ -86,7 +86,8 @@ def _size(relevant: Ragged) -> Tensor:
 
 def _defined(relevant: Ragged) -> Tensor:
     """1, or NaN where nothing is relevant, (B,)."""
-    return _size(relevant).sign()
+    size = _size(relevant)
+    return size / size
 
 
 def _ranks(found: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ class DiffRecConfig(RecencyConfig):
     """Where the linear ramp begins."""
     noise_max: float = Field(default=0.01, gt=0)
     """Where the linear ramp ends."""
-    first_beta: float | None = Field(default=1e-5, gt=0, lt=1)
-    """Replaces beta_1 of linear_variance, as in the authors' code."""
+    first_beta: float = Field(default=1e-5, ge=0, lt=1)
+    """Replaces beta_1 of linear_variance, as in the authors' code; 0 leaves the prescribed variances."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of x_t set to 0 in training."""
     level_choice: Literal["uniform", "importance"] = "importance"
@@ -84,7 +84,7 @@ class DiffRecConfig(RecencyConfig):
     def noise_schedule(self) -> NoiseSchedule:
         """The two tables these settings stand for."""
         ramp = {"scale": self.noise_scale, "low": self.noise_min, "high": self.noise_max}
-        more = {"first_beta": self.first_beta} if self.schedule == "linear_variance" else {}
+        more = {"first_beta": self.first_beta or None} if self.schedule == "linear_variance" else {}
         return SCHEDULES[self.schedule](self.levels, **ramp, **more)
 
 

@@ -1,23 +1,26 @@
-"""What every recommender keeps, whoever wrote it.
+"""What every recommender, every sampler and every schedule keeps, whoever wrote it.
 
-Each contract runs for each registered method, trained in about a second on the tiny embedded world. An entry point
-in the group `rediffuse.methods` is enough to be examined.
+A recommender is examined by being registered: each contract runs for each name in the registry, trained in about a
+second on the tiny embedded world. Samplers and schedules are given to a subclass as a table name -> function.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from torch import Tensor
 
 from rediffuse import registry
 from rediffuse.config import FrozenConfig
 from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, RediffuseError, UnsupportedOption
 from rediffuse.grounding.topk import top_k
-from rediffuse.protocols import FitContext, Stepwise
+from rediffuse.noise.schedules import SCHEDULES
+from rediffuse.protocols import FitContext, Sampler, Schedule, Stepwise
+from rediffuse.random import PhiloxNoise
 from rediffuse.testing.subjects import (
     RUN,
     SQUARES,
@@ -29,7 +32,7 @@ from rediffuse.testing.subjects import (
     small_recipe,
     trained,
 )
-from rediffuse.types import Options, Query, Ragged, Ranking
+from rediffuse.types import Condition, Options, Query, Ragged, Ranking
 
 K = 10
 OPTIONS: Mapping[str, object] = {
@@ -52,8 +55,11 @@ class RecommenderContract:
     settings: ClassVar[Mapping[str, object]] = {"hidden": [32], "levels": 5, "epochs": 3}
     """What makes training short; a method takes the keys it has."""
     checkerboard_settings: ClassVar[Mapping[str, object]] = {
-        **{"hidden": [32], "levels": 5, "epochs": 60, "batch_size": 10, "learning_rate": 0.01},
-        "regularization": 1.0,
+        "hidden": [32],
+        "levels": 5,
+        "epochs": 150,
+        "batch_size": 10,
+        "learning_rate": 0.01,
     }
     """What lets a method learn 40 users well."""
 
@@ -109,7 +115,7 @@ class RecommenderContract:
     def test_the_same_seed_gives_the_same_list(self, subject: Subject) -> None:
         """To the last bit, with every option that is honoured."""
         for name, value in OPTIONS.items():
-            options = _honoured(subject, Options(**{name: value})) or Options()  # pyright: ignore[reportArgumentType]
+            options = _honoured(subject, replace(Options(), **{name: value})) or Options()
             one, two = (subject.method.recommend(subject.query, K, options=options, seed=5) for _ in range(2))
             assert not changed(one, two)
 
@@ -286,7 +292,111 @@ class RecommenderContract:
         histories = [list(range(colour, SQUARES, 2))[at : at + 4] for colour in (0, 1) for at in range(8)]
         ranking = method.recommend(Query.from_history(Ragged.of(histories)), SQUARES // 2 - 4)
         for row, history in zip(ranking.items.tolist(), histories, strict=True):
-            assert {item % 2 for item in row} == {history[0] % 2}
+            assert set(row) == set(range(history[0] % 2, SQUARES, 2)) - set(history)
+
+
+class ScheduleContract:
+    """Subclass it with a name that pytest collects and the table of schedules."""
+
+    schedules: ClassVar[Mapping[str, Callable[[int], Schedule]]] = {}
+    """name -> levels T -> the two tables."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each schedule and several T."""
+        if "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", tuple(self.schedules))
+            metafunc.parametrize("T", (1, 2, 5, 40, 1000))
+
+    def test_level_0_is_clean_and_the_signal_fades(self, name: str, T: int) -> None:
+        """alpha[0] = 1, sigma[0] = 0, alpha / sigma strictly falls; float64, (T+1,)."""
+        schedule = type(self).schedules[name](T)
+        assert schedule.alpha.dtype == schedule.sigma.dtype == torch.float64
+        assert schedule.alpha.shape == schedule.sigma.shape == (T + 1,)
+        assert (float(schedule.alpha[0]), float(schedule.sigma[0])) == (1.0, 0.0)
+        ratio = schedule.alpha[1:] / schedule.sigma[1:]
+        assert bool(torch.isfinite(ratio).all())
+        assert bool((ratio > 0).all())
+        assert bool((ratio.diff() < 0).all())
+
+
+class SamplerContract:
+    """Subclass it with a name that pytest collects and the table of samplers."""
+
+    samplers: ClassVar[Mapping[str, Sampler]] = {}
+    levels: ClassVar[tuple[tuple[int, ...], ...]] = ((10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), (10, 4, 1, 0), (10, 0))
+    """Walks to examine, each from the noisiest of 10 levels down to the clean one."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each sampler and walk."""
+        if "name" in metafunc.fixturenames:
+            metafunc.parametrize("name", tuple(self.samplers))
+        if "walk" in metafunc.fixturenames:
+            metafunc.parametrize("walk", self.levels)
+
+    @pytest.fixture
+    def sampler(self, name: str) -> Sampler:
+        """The function."""
+        return type(self).samplers[name]
+
+    def test_it_ends_in_the_last_estimate(self, sampler: Sampler, walk: tuple[int, ...]) -> None:
+        """The step to level 0 is the answer of the denoiser; with or without noise, the start stays as it was."""
+        x0, x, schedule = _walked()
+        kept = x.clone()
+        for noise in (None, PhiloxNoise(1, torch.arange(len(x)))):
+            end = sampler(lambda _x, _t, _c=None: x0, x, torch.tensor(walk), schedule, noise=noise)
+            torch.testing.assert_close(end, x0, rtol=0, atol=1e-12)
+            assert torch.equal(x, kept)
+
+    def test_it_visits_the_levels_it_was_given(self, sampler: Sampler, walk: tuple[int, ...]) -> None:
+        """Each but the last, once at least, from above; `on_step` sees the state and the estimate, (B, *D)."""
+        x0, x, schedule = _walked()
+        seen: list[int] = []
+
+        def on_step(t: int, x_t: Tensor, estimate: Tensor) -> None:
+            assert x_t.shape == x.shape
+            torch.testing.assert_close(estimate, x0)
+            seen.append(t)
+
+        sampler(lambda _x, _t, _c=None: x0, x, torch.tensor(walk), schedule, noise=None, on_step=on_step)
+        assert seen == sorted(seen, reverse=True)
+        assert set(walk[:-1]) <= set(seen)
+
+    def test_draws_do_not_depend_on_batch_mates(self, sampler: Sampler, walk: tuple[int, ...]) -> None:
+        """A query alone ends where it ends among others; another seed ends elsewhere or nothing is drawn."""
+        _, x, schedule = _walked()
+        key, levels = torch.arange(len(x)) + 17, torch.tensor(walk)
+        whole = sampler(_half, x, levels, schedule, noise=PhiloxNoise(1, key))
+        for row in range(len(x)):
+            alone = sampler(_half, x[row : row + 1], levels, schedule, noise=PhiloxNoise(1, key[row : row + 1]))
+            torch.testing.assert_close(alone, whole[row : row + 1], rtol=0, atol=1e-12)
+
+    def test_it_may_stop_early(self, sampler: Sampler) -> None:
+        """The state at the last level is returned: going on from it with a first-order walk ends at x_0 too."""
+        x0, x, schedule = _walked()
+        middle = sampler(lambda _x, _t, _c=None: x0, x, torch.tensor([10, 5]), schedule, noise=None)
+        assert middle.shape == x.shape
+        assert bool(torch.isfinite(middle).all())
+        end = sampler(lambda _x, _t, _c=None: x0, middle, torch.tensor([5, 0]), schedule, noise=None)
+        torch.testing.assert_close(end, x0, rtol=0, atol=1e-12)
+
+    def test_levels_that_do_not_fall_are_refused(self, sampler: Sampler) -> None:
+        """Rising, standing and negative ones."""
+        _, x, schedule = _walked()
+        for levels in ([1, 2], [3, 3, 0], [2, -1]):
+            with pytest.raises(InvalidInput, match="Levels must strictly fall"):
+                sampler(_half, x, torch.tensor(levels), schedule, noise=None)
+
+
+def _walked() -> tuple[Tensor, Tensor, Schedule]:
+    """Clean points and a state at level 10, both (4, 3) float64, and a schedule of 10 levels."""
+    generator = torch.Generator().manual_seed(0)
+    x0, x = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    return x0, x, SCHEDULES["cosine"](10)
+
+
+def _half(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+    del t, cond
+    return x_t / 2
 
 
 def _honoured(subject: Subject, options: Options) -> Options | None:
@@ -298,7 +408,7 @@ def _honoured(subject: Subject, options: Options) -> Options | None:
     return options
 
 
-def _rows(ranking: Ranking, rows: torch.Tensor) -> Ranking:
+def _rows(ranking: Ranking, rows: Tensor) -> Ranking:
     return Ranking(ranking.items[rows], ranking.scores[rows])
 
 

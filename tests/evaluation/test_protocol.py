@@ -1,0 +1,131 @@
+"""Protocols: what they refuse, what they call a leak."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rediffuse.data.dataset import Dataset
+from rediffuse.data.importers.diffrec import PROTOCOLS, load
+from rediffuse.errors import InvalidConfig, InvalidInput
+from rediffuse.evaluation.protocol import Phase, Protocol, protocol_for
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Dataset:
+    """Parts as the DiffRec authors ship them: in time train -> test -> valid."""
+    users = np.repeat(np.arange(4), 6)
+    items = np.concatenate([(np.arange(6) + 2 * user) % 12 for user in range(4)])
+    pairs = np.stack((users, items), axis=1)
+    rows = {"train": pairs[:, 1] >= 0, "test": (np.arange(24) % 6) == 0, "valid": (np.arange(24) % 6) == 1}
+    for name, kept in rows.items():
+        np.save(tmp_path / f"{name}_list.npy", pairs[kept])
+    return load(tmp_path, name="shipped")
+
+
+def small(**changes: object) -> Protocol:
+    return Protocol.make({"ks": [2], "select_by": "recall@2", **changes})
+
+
+def test_the_protocols_that_ship_with_the_data_have_no_leak(shipped: Dataset) -> None:
+    assert list(shipped.protocols) == ["as-shipped", "in-time-order"] == list(PROTOCOLS)
+    for name in shipped.protocols:
+        protocol = protocol_for(shipped, name, ks=(2,), select_by="recall@2")
+        assert protocol.leaks(shipped) == []
+        protocol.check(shipped)
+        assert protocol.name == name
+    assert protocol_for(shipped, ks=(2,), select_by="recall@2").name == "as-shipped"
+    standard = protocol_for(shipped, "standard", ks=(2,), select_by="recall@2")
+    assert standard == small()
+
+
+def test_the_standard_protocol_on_shipped_parts_gives_the_future_away(shipped: Dataset) -> None:
+    """There `valid` lies after `test`: the usual train + valid history is a leak."""
+    with pytest.raises(InvalidInput) as caught:
+        small().check(shipped)
+    assert str(caught.value) == (
+        "Protocol 'standard' gives the future away: report: history holds 'valid', which is not earlier than 'test'. "
+        "Set allow_leak = true to see what it is worth."
+    )
+    allowed = small(allow_leak=True)
+    allowed.check(shipped)
+    assert allowed.describe(shipped)["leak"] == ["report: history holds 'valid', which is not earlier than 'test'"]
+
+
+def test_learning_from_the_answer_is_a_leak(tiny: Dataset) -> None:
+    protocol = small(fit=("train", "valid"))
+    assert protocol.leaks(tiny) == ["selection: fit holds 'valid', which is not earlier than 'valid'"]
+    same = small(report={"relevant": "test", "history": ["test"], "mask": []})
+    assert same.leaks(tiny) == ["report: history holds 'test', which is not earlier than 'test'"]
+    # What is masked is not given: masking the future is no leak.
+    masked = small(report={"relevant": "valid", "history": ["train"], "mask": ["train", "test"]})
+    assert masked.leaks(tiny) == []
+
+
+def test_what_would_make_a_figure_wrong_is_refused(tiny: Dataset) -> None:
+    small().check(tiny)
+    with pytest.raises(InvalidInput, match=r"K of a metric exceeds the catalog\. Got 241\. Allowed: 1\.\.240"):
+        small(ks=[2, 241]).check(tiny)
+    with pytest.raises(InvalidInput, match=r"Unknown part 'tests'\. Nearest known part: 'test'"):
+        small(report={"relevant": "tests", "history": ["train"], "mask": []}).check(tiny)
+    for part in ({"history": ["trian"], "mask": []}, {"history": ["train"], "mask": ["trian"]}):
+        with pytest.raises(InvalidInput, match=r"Unknown part 'trian'\. Nearest known part: 'train'"):
+            small(report={"relevant": "test", **part}).check(tiny)
+    with pytest.raises(InvalidInput, match="Unknown part 'trian'"):
+        small(fit=["trian"]).check(tiny)
+    unsplit = replace(tiny, split=None)
+    assert small().leaks(unsplit) == []
+    assert small().describe(unsplit)["split"] is None
+    with pytest.raises(InvalidInput, match=r"is not split yet\. Run: rediffuse split"):
+        small().check(unsplit)
+
+
+def test_unknown_metrics_name_the_nearest() -> None:
+    with pytest.raises(InvalidConfig, match=r"^Unknown metric 'recal'\. Nearest known metric: 'recall'\.$"):
+        Protocol.make(metrics=["recal"])
+    with pytest.raises(InvalidConfig, match=r"^Unknown metric 'recall@50'\. Nearest known metric: 'recall@\d0'\.$"):
+        Protocol.make(select_by="recall@50")
+    for key in ("fit", "ks", "seeds"):
+        with pytest.raises(InvalidConfig, match=f"{key} = "):
+            Protocol.make({key: []})
+    with pytest.raises(InvalidConfig, match=r"ks\.1 = 0"):
+        Protocol.make(ks=[20, 0])
+
+
+def test_unknown_protocols_name_the_nearest(shipped: Dataset, tiny: Dataset) -> None:
+    with pytest.raises(InvalidConfig, match=r"Unknown protocol 'shipped'\. Nearest known protocol: 'as-shipped'"):
+        protocol_for(shipped, "shipped")
+    with pytest.raises(InvalidConfig, match=r"Unknown protocol 'in-time-order'\. Known: standard"):
+        protocol_for(tiny, "in-time-order")
+    assert protocol_for(tiny) == Protocol()
+
+
+def test_names_and_the_one_for_validation() -> None:
+    protocol = Protocol.make(metrics=["recall", "ndcg"], ks=[5, 20])
+    assert protocol.names == ("recall@5", "recall@20", "ndcg@5", "ndcg@20")
+    only = protocol.only("ndcg@5")
+    assert only.names == ("ndcg@5",)
+    assert only.select_by == "ndcg@5"
+    assert only.report == protocol.report
+
+
+def test_a_protocol_is_printed_whole(tiny: Dataset) -> None:
+    shown = Protocol().describe(tiny)
+    assert shown["repeats"] is False
+    assert shown["split"] == {"recipe": "global-time", "valid": 0.1, "test": 0.1}
+    assert shown["ties"] == "against"
+    assert shown["candidates"] == "catalog"
+    assert shown["leak"] == []
+    assert Protocol.make({key: shown[key] for key in Protocol.model_fields}) == Protocol()
+    open_ = Protocol(report=Phase(relevant="test", history=("train",), mask=()))
+    assert open_.describe(tiny)["repeats"] is True
+
+
+def test_protocols_survive_a_dataset_folder(shipped: Dataset, tmp_path: Path) -> None:
+    shipped.write(tmp_path / "out")
+    again = Dataset.read(tmp_path / "out")
+    for name in shipped.protocols:
+        assert protocol_for(again, name) == protocol_for(shipped, name)
+    assert isinstance(again.events.frame, pl.DataFrame)

@@ -1,0 +1,90 @@
+"""A model that speaks the shop's ids."""
+
+from pathlib import Path
+
+import pytest
+
+import rediffuse
+from rediffuse import registry
+from rediffuse.config import RunConfig
+from rediffuse.data.dataset import Dataset
+from rediffuse.errors import ArtifactError, InvalidInput, UnsupportedOption
+from rediffuse.evaluation.protocol import Protocol
+from rediffuse.facade import Answer, Model, Recommended
+from rediffuse.types import Options
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("facade") / "ease"
+    run = RunConfig(device="cpu", threads=1)
+    registry.fit(registry.recipe("ease", "atelier"), tiny, Protocol(), run).write(folder)
+    return rediffuse.load(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def history(tiny: Dataset) -> list[str]:
+    return tiny.catalog.items.decode(tiny.history("train").to_lists()[0])
+
+
+def test_an_answer_has_ids_titles_and_scores(model: Model, history: list[str], tiny: Dataset) -> None:
+    answer = model.recommend(history)
+    assert len(answer.items) == 10
+    titles = dict(zip(tiny.catalog.items.ids, tiny.catalog.titles(), strict=True))
+    assert all(place.title == titles[place.item] for place in answer.items)
+    scores = [place.score for place in answer.items]
+    assert scores == sorted(scores, reverse=True)
+    assert not {place.item for place in answer.items} & set(history)
+    assert (answer.unknown, answer.fallback) == ((), None)
+    assert model.method == "ease"
+    assert model.folder.made["preset"] == "atelier"
+
+
+def test_many_are_answered_as_one(model: Model, history: list[str]) -> None:
+    asked = [history, history[:3], [], ["?", history[0]]]
+    answers = model.recommend_many(asked, 5)
+    assert [answer.unknown for answer in answers] == [(), (), (), ("?",)]
+    assert [answer.fallback for answer in answers] == [None, None, "empty_history", None]
+    for one, wanted in zip(asked, answers, strict=True):
+        alone = model.recommend(one, 5)
+        assert [place.item for place in alone.items] == [place.item for place in wanted.items]
+    assert model.recommend_many([]) == []
+
+
+def test_exclusions_and_candidates_are_ids_too(model: Model, history: list[str]) -> None:
+    free = model.recommend(history, 240, exclude=[])
+    assert len(free.items) == 240
+    assert set(history) <= {place.item for place in free.items}
+    first = free.items[0].item
+    assert first not in {place.item for place in model.recommend(history, 240, exclude=[first, "?"]).items}
+    wanted = [place.item for place in model.recommend(history, 9).items[::2]]
+    found = model.recommend(history, 9, candidates=[*reversed(wanted), "?"])
+    assert [place.item for place in found.items] == wanted
+    assert model.recommend(history, candidates=["?"]).items == ()
+    assert model.recommend(history, candidates=history).items == ()
+
+
+def test_a_long_list_is_as_long_as_may_be(model: Model, history: list[str]) -> None:
+    assert len(model.recommend(history, 1000).items) == 240 - len(set(history))
+
+
+def test_what_cannot_be_is_refused(model: Model, history: list[str]) -> None:
+    with pytest.raises(UnsupportedOption, match="ease cannot use 'steps'"):
+        model.recommend(history, options=Options(steps=3))
+    with pytest.raises(InvalidInput, match="k must be at least 1"):
+        model.recommend(history, 0)
+
+
+def test_an_answer_as_json() -> None:
+    answer = Answer((Recommended("a", "A", 0.5),), ("x",), "empty_history")
+    assert answer.to_json() == {
+        "items": [{"item": "a", "title": "A", "score": 0.5}],
+        "unknown": ["x"],
+        "fallback": "empty_history",
+    }
+
+
+def test_a_path_or_its_text_is_a_folder(tmp_path: Path) -> None:
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(ArtifactError, match="is no model folder"):
+            rediffuse.load(folder)

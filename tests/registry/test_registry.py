@@ -1,0 +1,120 @@
+"""The one table of methods: names, recipes, third parties, training under a protocol."""
+
+from importlib.metadata import EntryPoint
+from types import MappingProxyType
+
+import pytest
+import torch
+
+from rediffuse import registry
+from rediffuse.baselines.popularity import Popularity
+from rediffuse.config import RunConfig
+from rediffuse.data.dataset import Dataset
+from rediffuse.data.splits import UserOrder
+from rediffuse.errors import InvalidConfig, InvalidInput
+from rediffuse.evaluation.protocol import Protocol
+from rediffuse.models.diffrec import DiffRec, DiffRecConfig
+from rediffuse.protocols import Progress
+from rediffuse.training.loop import TrainingConfig
+
+RUN = RunConfig(device="cpu", threads=1)
+SMALL = {"hidden": [8], "epochs": 2, "levels": 2}
+
+
+def test_every_name_leads_to_a_class_and_a_role() -> None:
+    assert set(registry.methods()) >= {"popularity", "ease", "diffrec", "t-diffrec"}
+    for name, entry in registry.METHODS.items():
+        cls = registry.method_class(name)
+        assert f"{cls.__module__}:{cls.__name__}" == entry.target
+        assert entry.role in ("control", "classic", "diffusion", "method")
+
+
+def test_a_recipe_decides_every_setting_in_order() -> None:
+    chosen = registry.recipe("t-diffrec", "t-yelp-clean", {"levels": 7, "batch_size": 3})
+    assert isinstance(chosen.config, DiffRecConfig)
+    assert isinstance(chosen.training, TrainingConfig)
+    assert (chosen.config.recency, chosen.config.weight_min, chosen.config.hidden) == ("linear", 0.5, (1000,))
+    assert (chosen.config.levels, chosen.training.batch_size, chosen.training.learning_rate) == (7, 3, 1e-5)
+    assert (chosen.label, chosen.role, chosen.seeded) == ("t-diffrec:t-yelp-clean", "diffusion", True)
+    plain = registry.recipe("popularity")
+    assert (plain.label, plain.role, plain.seeded, plain.preset) == ("popularity", "control", False, None)
+    assert registry.recipe("t-diffrec", None, {"recency": "none"}).config == registry.recipe("diffrec").config
+
+
+def test_what_is_unknown_is_refused_with_the_nearest_name() -> None:
+    for args, sentence in (
+        (("diffrek",), "Unknown method 'diffrek'. Nearest known method: 'diffrec'."),
+        (("ease", "atelie"), "Unknown preset 'atelie'. Nearest known preset: 'atelier'."),
+        (("popularity", "any"), "Unknown preset 'any'. There is none."),
+        (("diffrec", None, {"epoch": 3}), "Unknown key 'epoch'. Nearest known key: 'epochs'."),
+    ):
+        with pytest.raises(InvalidConfig) as caught:
+            registry.recipe(*args)
+        assert str(caught.value) == sentence
+
+
+def test_a_third_party_is_found_by_its_entry_point_and_cannot_take_a_name_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = [
+        EntryPoint(name, f"{Popularity.__module__}:Popularity", "rediffuse.methods") for name in ("theirs", "ease")
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "rediffuse.methods" else [])
+    found = registry.methods()
+    assert found["theirs"].role == "method"
+    assert registry.method_class("theirs") is Popularity
+    assert found["ease"] == registry.METHODS["ease"]
+
+
+def test_fitting_reports_validates_and_describes(tiny: Dataset) -> None:
+    seen: list[Progress] = []
+    protocol = Protocol(select_by="ndcg@10")
+    chosen = registry.recipe("diffrec", None, {**SMALL, "validate_every": 1})
+    fitted = registry.fit(chosen, tiny, protocol, RUN, report=seen.append)
+    assert [progress.epoch for progress in seen] == [1, 2]
+    assert all(progress.validation is not None for progress in seen)
+    assert isinstance(fitted.method, DiffRec)
+    best = max(progress.validation or 0 for progress in seen)
+    assert fitted.folder.metrics["ndcg@10"]["mean"] == pytest.approx(best)
+    folder = fitted.folder
+    assert folder.items == tiny.catalog.items.ids
+    assert folder.data == {"name": "atelier-tiny", "content_sha256": tiny.digest(), "fit": ["train"]}
+    assert folder.run == {"device": "cpu", "precision": "float32", "threads": 1, "seed": 1}
+    assert folder.protocol["split"]["recipe"] == "global-time"
+    assert folder.made["torch"] == torch.__version__
+    assert fitted.seconds > 0
+
+
+def test_only_the_parts_of_the_protocol_are_learned_from(tiny: Dataset) -> None:
+    fitted = registry.fit(registry.recipe("popularity"), tiny, Protocol(), RUN)
+    pairs = {(u, i) for u, row in enumerate(tiny.history("train").to_lists()) for i in row}
+    counts = torch.bincount(torch.tensor([item for _, item in pairs]), minlength=len(tiny.catalog))
+    assert torch.equal(fitted.folder.tensors["counts"], counts.to(torch.float32))
+    assert torch.equal(fitted.folder.popularity, counts.to(torch.float32))
+
+
+def test_float64_is_kept(tiny: Dataset) -> None:
+    run = RunConfig(device="cpu", threads=1, precision="float64")
+    fitted = registry.fit(registry.recipe("diffrec", None, SMALL), tiny, Protocol(), run)
+    assert {tensor.dtype for tensor in fitted.folder.tensors.values()} == {torch.float64}
+
+
+def test_data_and_protocol_must_fit(tiny: Dataset) -> None:
+    with pytest.raises(InvalidInput, match="K of a metric exceeds the catalog"):
+        registry.fit(registry.recipe("popularity"), tiny, Protocol(ks=(20, 241)), RUN)
+    bare = Dataset(tiny.name, tiny.users, tiny.catalog, tiny.events)
+    with pytest.raises(InvalidInput, match="is not split yet"):
+        registry.fit(registry.recipe("popularity"), bare, Protocol(), RUN)
+
+
+def test_times_reach_the_method(tiny: Dataset) -> None:
+    settings = {"recency": "exponential", "half_life_days": 30.0}
+    fitted = registry.fit(registry.recipe("ease", None, settings), tiny.with_split(UserOrder()), Protocol(), RUN)
+    plain = registry.fit(registry.recipe("ease"), tiny.with_split(UserOrder()), Protocol(), RUN)
+    assert fitted.folder.metrics != plain.folder.metrics
+
+
+def test_the_table_is_not_changed_by_accident() -> None:
+    assert isinstance(registry.METHODS, dict | MappingProxyType)
+    assert registry.methods() == registry.methods()
+    assert registry.methods() is not registry.METHODS
