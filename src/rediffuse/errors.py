@@ -6,7 +6,7 @@ Every kind is a `RediffuseError`, so one `except` at an edge (command line, serv
 import difflib
 from collections.abc import Iterable
 
-_SHOWN = 30
+_SHOWN, _LOOKED_AT = 30, 20_000
 
 
 class RediffuseError(Exception):
@@ -54,8 +54,11 @@ def say(what: str, *, got: object = None, allowed: object = None, remedy: str = 
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name`; None when nothing does."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """The known name that looks most like `name`; None when nothing does, or where there are too many to look at."""
+    known = list(known)
+    if len(known) > _LOOKED_AT:
+        return None
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return found[0] if found else None
 
 

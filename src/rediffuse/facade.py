@@ -1,13 +1,13 @@
 """A model that speaks the shop's own ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from rediffuse.artifacts import ModelFolder
 from rediffuse.data.vocabulary import Vocabulary
+from rediffuse.errors import InvalidInput, say
 from rediffuse.protocols import Recommender
 from rediffuse.types import Fallback, Options, Query, Ragged
 
@@ -57,6 +57,7 @@ class Model:
         *,
         exclude: Sequence[str] | None = None,
         candidates: Sequence[str] | None = None,
+        times_us: Sequence[int] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> Answer:
@@ -65,6 +66,7 @@ class Model:
         Args: history: item ids, oldest first; unknown ones are reported and left out.
             exclude: ids that must not be returned; None: those of the history.
             candidates: the only ids that may be returned; None: the whole catalog.
+            times_us: when each event of the history was, UTC microseconds; needed where ages in days count.
         Returns: at most k items, fewer when fewer may be returned.
         Raises: UnsupportedOption when the method cannot honour an option.
         """
@@ -73,6 +75,7 @@ class Model:
             k,
             exclude=None if exclude is None else [exclude],
             candidates=None if candidates is None else [candidates],
+            times_us=None if times_us is None else [times_us],
             options=options,
             seed=seed,
         )[0]
@@ -84,19 +87,17 @@ class Model:
         *,
         exclude: Sequence[Sequence[str]] | None = None,
         candidates: Sequence[Sequence[str]] | None = None,
+        times_us: Sequence[Sequence[int]] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> list[Answer]:
         """As `recommend`, for many subjects at once; each answer is the one it would get alone."""
         if not histories:
             return []
-        query = Query.from_history(
-            self._numbers(histories), exclude=None if exclude is None else self._numbers(exclude)
-        )
+        history = self._numbers(histories, times_us)
+        query = Query.from_history(history, exclude=None if exclude is None else self._numbers(exclude))
         if candidates is not None:
-            query = Query(
-                query.user, query.history, query.key, exclude=query.exclude, candidates=self._numbers(candidates)
-            )
+            query = replace(query, candidates=self._numbers(candidates))
         ranking = self.recommender.recommend(query, k, options=options, seed=seed)
         reasons = torch.zeros(len(query), dtype=torch.int64) if ranking.fallback is None else ranking.fallback
         return [
@@ -106,9 +107,18 @@ class Model:
             )
         ]
 
-    def _numbers(self, lists: Sequence[Sequence[str]]) -> Ragged:
+    def _numbers(self, lists: Sequence[Sequence[str]], times_us: Sequence[Sequence[int]] | None = None) -> Ragged:
+        """Lists of ids as numbers, unknown ones left out. Raises: InvalidInput when times and ids differ in number."""
         rows = [self.items.encode(names) for names in lists]
-        return Ragged.of([np.asarray(row[row >= 0]).tolist() for row in rows])
+        out = Ragged.of([row[row >= 0].tolist() for row in rows])
+        if times_us is None:
+            return out
+        if [len(times) for times in times_us] != [len(row) for row in rows]:
+            raise InvalidInput(say("times_us must hold one time for each event of a history"))
+        known = [
+            t for row, times in zip(rows, times_us, strict=True) for n, t in zip(row, times, strict=True) if n >= 0
+        ]
+        return replace(out, time_us=torch.tensor(known, dtype=torch.int64))
 
     def _answer(self, numbers: list[int], scores: list[float], unknown: list[str], reason: int) -> Answer:
         places = [(n, s) for n, s in zip(numbers, scores, strict=True) if n >= 0]

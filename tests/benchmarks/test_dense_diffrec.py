@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from benchmarks.rivals.dense_diffrec import (
     HISTORY_SIZE,
     ML_1M_CLEAN,

@@ -53,7 +53,7 @@ def test_exponential_by_days_counts_from_the_query_and_never_from_the_future() -
 
 
 def test_days_need_times() -> None:
-    with pytest.raises(InvalidInput, match=r"needs the time of every event\. Use half_life"):
+    with pytest.raises(InvalidInput, match=r"needs the time of every event\. Give times_us"):
         values(Ragged.of([[1]]), recency="exponential", half_life_days=1)
 
 

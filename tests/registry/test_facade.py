@@ -88,3 +88,20 @@ def test_a_path_or_its_text_is_a_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, str(tmp_path)):
         with pytest.raises(ArtifactError, match="is no model folder"):
             rediffuse.load(folder)
+
+
+def test_ages_in_days_need_times_and_use_them(tiny: Dataset, tmp_path: Path) -> None:
+    """A model that forgets by the calendar refuses bare ids in one sentence, and weighs events by their times."""
+    settings = {"recency": "exponential", "half_life_days": 10.0}
+    fitted = registry.fit(registry.recipe("ease", None, settings), tiny, Protocol(), RunConfig(threads=1))
+    fitted.write(tmp_path / "model")
+    model = registry.load(tmp_path / "model")
+    history = list(model.items.ids[3:7])
+    day = 86_400_000_000
+    with pytest.raises(InvalidInput, match="needs the time of every event"):
+        model.recommend(history)
+    with pytest.raises(InvalidInput, match="one time for each event"):
+        model.recommend(history, times_us=[1, 2])
+    near, far = (model.recommend(history, times_us=[first, 0, 0, 50 * day]) for first in (50 * day, 0))
+    assert near != far
+    assert model.recommend([*history[:2], "strange", *history[2:]], times_us=[0, 0, 9, 0, 50 * day]).items == far.items

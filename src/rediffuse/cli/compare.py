@@ -130,7 +130,7 @@ def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task:
         results=[one.result for one in runs],
         pairs=_pairs(runs, protocol),
         sweep=[point for one in runs for point in _sweep(one, task, protocol)],
-        walks=[walk for one in runs for walk in _walks(one, dataset, task)],
+        walks=_walk(runs, dataset, task, protocol),
         select_by=protocol.select_by,
         facts={
             "command": shlex.join(["rediffuse", *sys.argv[1:]]),
@@ -223,11 +223,17 @@ def _sweep(one: Run, task: Task, protocol: Protocol) -> list[SweepPoint]:
     return points
 
 
-def _walks(one: Run, dataset: Dataset, task: Task) -> list[Walk]:
-    """How one user's list takes shape level by level: the user with the median history length."""
-    method = one.fitted.method
-    if not isinstance(method, Stepwise) or not len(task.query):
+def _walk(runs: Sequence[Run], dataset: Dataset, task: Task, protocol: Protocol) -> list[Walk]:
+    """How one user's list takes shape level by level, in the best stepwise method.
+
+    The user is the one with the median length of history: chosen before anything is known of the answer.
+    """
+    best_first = sorted(runs, key=lambda one: -one.scores.mean(protocol.select_by))
+    one = next((one for one in best_first if isinstance(one.fitted.method, Stepwise)), None)
+    if one is None or not len(task.query):
         return []
+    method = one.fitted.method
+    assert isinstance(method, Stepwise)
     lengths = task.query.history.lengths
     user = torch.argsort(lengths, stable=True)[len(lengths) // 2 :][:1]
     query, taken = task.query.select(user), set(task.relevant.select(user).items.tolist())

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from rediffuse import registry
@@ -31,9 +32,9 @@ def recommend(
 
     Example: `rediffuse recommend models/diffrec --items A00042,A00007 -k 5`
     """
-    history = _history(items, data, user)
+    history, times_us = _history(items, data, user)
     found = registry.load(model, device=device)
-    answer = found.recommend(history, k, options=Options(steps=steps), seed=seed)
+    answer = found.recommend(history, k, times_us=times_us, options=Options(steps=steps), seed=seed)
     known = len(history) - len(answer.unknown)
     show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events", answer)
     write_result(json, {"method": found.method, "history": history, **answer.to_json()})
@@ -49,9 +50,10 @@ def show_answer(title: str, answer: Answer) -> None:
     show_table(title, ("title", "item", "score"), rows)
 
 
-def _history(items: list[str] | None, data: Path | None, user: str | None) -> list[str]:
+def _history(items: list[str] | None, data: Path | None, user: str | None) -> tuple[list[str], list[int] | None]:
+    """Item ids, oldest first, and their times where the data knows them."""
     if items is not None and data is None and user is None:
-        return [name.strip() for text in items for name in text.split(",") if name.strip()]
+        return [name.strip() for text in items for name in text.split(",") if name.strip()], None
     if items is not None or data is None or user is None:
         raise InvalidInput(
             say("Give either --items, or --data and --user", remedy="For example: --items A00042,A00007")
@@ -60,5 +62,6 @@ def _history(items: list[str] | None, data: Path | None, user: str | None) -> li
     number = dataset.users.items.number(user)
     if number < 0:
         raise InvalidInput(unknown("user", user, dataset.users.items.ids))
-    row = dataset.history().to_lists()[number]
-    return dataset.catalog.items.decode(row)
+    row = dataset.history().select(torch.tensor([number]))
+    times_us = None if row.time_us is None else row.time_us.tolist()
+    return dataset.catalog.items.decode(row.items.tolist()), times_us

@@ -76,7 +76,10 @@ def _weights(history: Ragged, recency: RecencyConfig, at_us: Tensor | None) -> T
         return torch.exp2(-age / recency.half_life).to(torch.float32)
     if history.time_us is None:
         raise InvalidInput(
-            say("half_life_days needs the time of every event", remedy="Use half_life, which counts events")
+            say(
+                "half_life_days needs the time of every event",
+                remedy="Give times_us, or train with half_life, which counts events",
+            )
         )
     assert recency.half_life_days is not None
     newest = at_us

@@ -141,7 +141,8 @@ class DiffRec:
         run = context.run
         generator = torch.Generator(run.device).manual_seed(run.seed)
         dtype = getattr(torch, run.precision)
-        rows = weigh(data.history, config, data.n_items).to(run.device, dtype)
+        known = data.history.select(data.history.lengths.nonzero().squeeze(1))
+        rows = weigh(known, config, data.n_items).to(run.device, dtype)
         denoiser = MLPDenoiser(data.n_items, config.hidden, time_width=config.time_width, generator=_cpu(run.seed))
         task = _RowTraining(config, denoiser.to(run.device, dtype), rows, training.batch_size)
         validate = context.validate

@@ -135,7 +135,11 @@ def test_quotes_in_tab_separated_titles_swallow_nothing(write: Write) -> None:
         (b"PK\x03\x04\0\0\0", "e.xlsx", "'e.xlsx' is no text. Allowed: CSV, TSV, JSONL (each also .gz), parquet."),
         ("user,item\n1,caf\xe9\n".encode("latin-1"), "e.csv", "Save it as UTF-8."),
         ("user,item\n1,2\n".encode("utf-16"), "e.csv", "'e.csv' is not UTF-8 text"),
-        (gzip.compress(CSV.encode() * 99, mtime=0)[:-9], "e.csv.gz", "'e.csv.gz' is cut off or no gzip file. Fetch it again."),
+        (
+            gzip.compress(CSV.encode() * 99, mtime=0)[:-9],
+            "e.csv.gz",
+            "'e.csv.gz' is cut off or no gzip file. Fetch it again.",
+        ),
         (b"\x1f\x8bjunk", "e.csv.gz", "'e.csv.gz' is cut off or no gzip file."),
         ("PAR1 and more", "e.parquet", "'e.parquet' is cut off or no parquet file. Fetch it again."),
         ("PAR1 and more", "e", "'e' is cut off or no parquet file."),
