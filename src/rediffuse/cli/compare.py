@@ -143,7 +143,7 @@ def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task:
 
 
 def show(report: Report) -> None:
-    """Print the table, at the K that methods were selected by, and the paired differences."""
+    """Print the table, at the K that methods were selected by, and how far the leader is ahead of each other."""
     k = report.select_by.partition("@")[2]
     names = [n for n in report.results[0].metrics if n in (report.select_by, f"recall@{k}", f"ndcg@{k}")]
     rows = [
@@ -156,11 +156,20 @@ def show(report: Report) -> None:
     ]
     show_table(f"{report.title}, {report.results[0].users:,} users", ("method", *names, "fit s", "evaluate s"), rows)
     if report.pairs:
+        leader = report.pairs[0].a
         pairs = [
-            (f"{p.a} - {p.b}", f"{p.mean:+.4f}", f"{p.low:+.4f}", f"{p.high:+.4f}", f"{p.p_holm:.3g}")
+            (
+                p.b,
+                f"{p.mean:+.4f}",
+                f"{p.low:+.4f}",
+                f"{p.high:+.4f}",
+                f"{p.p_holm:.3f}" if p.p_holm >= 0.001 else "<0.001",
+            )
             for p in report.pairs
+            if p.a == leader
         ]
-        show_table(f"Paired differences, {report.select_by}", ("pair", "mean", "low", "high", "p (Holm)"), pairs)
+        title = f"{leader} is ahead of the others on {report.select_by} by (paired, 95 % interval, Holm-corrected p)"
+        show_table(title, ("method", "mean", "low", "high", "p"), pairs)
 
 
 def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Task, run: RunConfig) -> Run:

@@ -81,11 +81,15 @@ def line(*words: object) -> str:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text and stays whole, the others are numbers."""
+    """Print a table; the first column is text and may wrap, numbers never do.
+
+    Args: rows: cells as text; a column of which every cell begins like a number holds numbers.
+    """
+    rows = [tuple(row) for row in rows]
     table = Table()
     for place, column in enumerate(columns):
-        first = place == 0
-        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
+        numbers = all(row[place][:1] in "+-<0123456789" for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
     for row in rows:
         table.add_row(*row)
     tell(title, "bold")
