@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rediffuse.cli import quickstart
-from rediffuse.cli.console import show_table, training_progress
+from rediffuse.cli.console import show_table, tell, training_progress
 from rediffuse.protocols import Progress
 from rediffuse.training.checkpoint import FolderCheckpoint
 from tests.cli.conftest import SMALL, Command, files
@@ -181,12 +181,16 @@ def test_events_without_order_are_not_sent_to_a_split_that_needs_one(tmp_path: P
     assert "Next:" not in command("import", "table", tmp_path / "t.csv", "--to", tmp_path / "shop").out
 
 
-def test_commands_are_not_wrapped_and_tables_keep_their_names(
+def test_a_narrow_terminal_wraps_sentences_and_numbers_nowhere(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command("--version")
-    show_table("A", ("method", "value"), [("n" * 60, "1 " * 60)])
-    assert any("n" * 60 in line for line in capsys.readouterr().out.splitlines())
+    tell("rediffuse " + "x" * 200)
+    show_table("A", ("method", "mean", "share"), [("name " * 30, "+0.1234 ± 0.0056", "<0.001")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "rediffuse " + "x" * 200
+    assert any("+0.1234 ± 0.0056" in line and "<0.001" in line for line in lines)
+    assert max(map(len, lines[1:])) <= 100
 
 
 def test_progress_is_drawn_only_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """Any table of events: what is found in it, and what is refused of it in one sentence."""
 
 import gzip
-import os
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -455,9 +454,8 @@ def test_the_importer_is_detected(write: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("REDIFFUSE_DATA" not in os.environ, reason="REDIFFUSE_DATA names no folder")
-def test_movielens_in_recbole_files() -> None:
-    files = Path(os.environ["REDIFFUSE_DATA"]) / "ml-100k"
+def test_movielens_in_recbole_files(real: Path) -> None:
+    files = real / "ml-100k"
     data = load(files / "ml-100k.inter", items=files / "ml-100k.item", users=files / "ml-100k.user")
     assert (len(data.users), len(data.catalog), len(data.events)) == (943, 1682, 100_000)
     assert data.describe()["first_event"] == "1997-09-20T03:05:10+00:00"
