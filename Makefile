@@ -22,7 +22,7 @@ test: $(READY)  ## unit, theory, contract and documentation tests, with branch c
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-slow: $(READY)  ## Monte-Carlo, kills, parity with other libraries
+test-slow: $(READY)  ## Monte-Carlo, parity with other libraries, the README as it stands
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 lint: $(READY)

@@ -82,13 +82,13 @@ def test_a_value_never_changes() -> None:
     [("0", False), ("false", False), ("False", False), ("no", False), ("1", True), ("true", True), ("yes", True)],
 )
 def test_a_switch_means_what_was_typed(text: str, expected: bool) -> None:
-    assert Outer.parse({"rate": "1", "noisy": text}).noisy is expected
+    assert Outer.make(rate=1, noisy=parse_value(text)).noisy is expected
 
 
 @pytest.mark.parametrize("text", ["2", "0.5", "nope", "[]", "'", ""])
 def test_a_switch_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfig, match=r"noisy = .* is not possible"):
-        Outer.parse({"rate": "1", "noisy": text})
+        Outer.make(rate=1, noisy=parse_value(text))
 
 
 @pytest.mark.parametrize(

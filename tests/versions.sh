@@ -22,7 +22,7 @@ EOF
 
 for name in lowest newest; do
   $PYTHON -m venv "$work/$name"
-  "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check -r "$work/$name.txt"
+  "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -r "$work/$name.txt"
   "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
   echo "== $name =="
   "$work/$name/bin/python" -m pip freeze | grep -iE '^(torch|numpy|scipy|pyarrow|polars|pydantic|typer|rich|safetensors|matplotlib|jinja2)=='

@@ -35,11 +35,6 @@ class FrozenConfig(BaseModel):
             raise InvalidConfig(_sentence(cls, error)) from None
 
     @classmethod
-    def parse(cls, texts: Mapping[str, str]) -> Self:
-        """Build from `key=value` texts as typed on a command line; a value is read as TOML where it is TOML."""
-        return cls.make({key: parse_value(text) for key, text in texts.items()})
-
-    @classmethod
     def from_toml(cls, text: str) -> Self:
         """Build from TOML text. Raises: InvalidConfig when it is none or holds a wrong key."""
         try:
@@ -77,11 +72,11 @@ class RunConfig(FrozenConfig):
         gpu = torch.cuda.is_available()
         device = ("cuda" if gpu else "cpu") if self.device == "auto" else self.device
         try:
-            torch.empty(0, device=device)
+            there = torch.empty(0, device=device).device.type in ("cpu", "cuda")
         except (RuntimeError, AssertionError):
-            raise InvalidConfig(
-                say("This device is not available", got=self.device, allowed="auto, cpu, cuda, cuda:N")
-            ) from None
+            there = False
+        if not there:
+            raise InvalidConfig(say("This device is not available", got=self.device, allowed="auto, cpu, cuda, cuda:N"))
         return self.model_copy(update={"device": device, "threads": torch.get_num_threads()})
 
 

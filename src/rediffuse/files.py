@@ -62,23 +62,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def new_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
+def new_folder(target: Path, *, kind: str = "folder", replace: bool = False) -> Generator[Path]:
     """Yield a temporary sibling of `target`; it becomes `target` when the block ends well, else it vanishes.
 
     A manifest (name, bytes, SHA-256 of every file) is written last, so a folder without one is not whole.
 
-    Args: replace: put it in the place of a folder that has a manifest of ours; anything else is never touched.
+    Args: kind: what the folder is, kept in the manifest.   replace: put it in the place of a folder of the same kind
+        that is exactly as it was made; anything else is never touched.
     Raises: InvalidInput when the target exists and may not be replaced.
     """
     target = target.absolute()
-    if target.exists() and not (replace and (target / MANIFEST).is_file()):
+    if target.exists() and not (replace and _untouched(target, kind)):
         raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(target)
     temporary.mkdir()
     try:
         yield temporary
-        _write_manifest(temporary)
+        _write_manifest(temporary, kind)
         _swap_in(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,13 +119,22 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _write_manifest(folder: Path) -> None:
+def _untouched(folder: Path, kind: str) -> bool:
+    """Whether a folder is of this kind and holds what its manifest lists, nothing else."""
+    try:
+        verify(folder)
+        return read_json(folder / MANIFEST).get("kind") == kind
+    except ArtifactError:
+        return False
+
+
+def _write_manifest(folder: Path, kind: str) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     entries = {str(p.relative_to(folder)): _entry(p) for p in files}
-    write_json(folder / MANIFEST, {"files": entries})
+    write_json(folder / MANIFEST, {"kind": kind, "files": entries})
 
 
 def _swap_in(temporary: Path, target: Path) -> None:

@@ -149,8 +149,16 @@ def fit(
     def validate(model: Recommender) -> float:
         return evaluate(WithFallback(model, popularity), task, only, seed=run.seed).mean(protocol.select_by)
 
+    course: dict[str, int] = {}
+
+    def note(progress: Progress) -> None:
+        course["epochs"] = progress.epoch
+        if progress.best:
+            course["best_epoch"] = progress.epoch
+        report(progress)
+
     began = time.perf_counter()
-    method = chosen.method.fit(chosen.config, chosen.training, data, FitContext(run, validate, report, checkpoint))
+    method = chosen.method.fit(chosen.config, chosen.training, data, FitContext(run, validate, note, checkpoint))
     seconds = time.perf_counter() - began
     model = WithFallback(method, popularity)
     selection = evaluate(model, task, protocol, seed=run.seed)
@@ -166,7 +174,7 @@ def fit(
         titles=tuple(dataset.catalog.titles()),
         popularity=popularity,
         tensors=method.state(),
-        made={**versions(), "preset": chosen.preset, "fit_seconds": round(seconds, 3)},
+        made={**versions(), "preset": chosen.preset, "fit_seconds": round(seconds, 3), **course},
     )
     return Fitted(chosen, method, model, seconds, folder)
 

@@ -277,7 +277,8 @@ class Ranking:
 def history_key(history: Ragged) -> Tensor:
     """A stable key of each posted history: order matters, batch mates do not.
 
-    Polynomial hash modulo 2^64 over the item numbers, then an avalanche (the finaliser of splitmix64).
+    Each item number is mixed by two xor-multiply rounds (constants of splitmix64) and weighed by an odd number that
+    depends on its place; the sum modulo 2^64 is the key.
 
     Returns: (B,) int64.
     """

@@ -161,7 +161,7 @@ def test_quickstart_makes_everything_and_may_be_given_again(
         "report.html",
         "results.json",
     ]
-    assert registry.load(to / "models" / "diffrec").recommend(["A00001"]).items
+    assert registry.load(to / "models" / "diffrec-atelier").recommend(["A00001"]).items
     assert Dataset.read(to / "dataset").split is not None
     assert [path.name for path in tmp_path.iterdir()] == ["quick start"]
 

@@ -1,6 +1,7 @@
 """What is wrong is said in one sentence, with exit code 2, and nothing is left half written."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rediffuse.cli import recommend
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.splits import GlobalTime
+from rediffuse.files import new_folder
 from tests.cli.conftest import SMALL, Command
 
 TRAIN = ("train", "ease")
@@ -237,3 +239,71 @@ def test_what_the_machine_refuses_is_one_sentence_too(
 def test_a_training_that_diverges_leaves_nothing(shop: Path, tmp_path: Path, refused: Command) -> None:
     said = refused("train", "diffrec", *SMALL, "--set", "learning_rate=1e30", "--data", shop, "--to", tmp_path / "m")
     assert "not finite" in said.err
+
+
+def test_a_figure_the_model_may_know_is_refused_and_labelled_where_it_is_wanted(
+    shop: Path, model: Path, tmp_path: Path, refused: Command, command: Command
+) -> None:
+    """A model trained on another split, or chosen on the part that is reported, says nothing about it."""
+    command("split", shop, "leave-last-out", "--to", tmp_path / "other")
+    assert "learned from other data or another split" in refused("evaluate", model, "--data", tmp_path / "other").err
+    on_valid = tmp_path / "on-valid.toml"
+    on_valid.write_text(
+        '[selection]\nrelevant = "test"\nhistory = ["train"]\nmask = ["train"]\n'
+        '[report]\nrelevant = "valid"\nhistory = ["train"]\nmask = ["train"]\n'
+    )
+    said = refused("evaluate", model, "--data", shop, "--protocol", on_valid)
+    assert "the model was chosen on 'valid'" in said.err
+    allowed = tmp_path / "allowed.toml"
+    allowed.write_text("allow_leak = true\n" + on_valid.read_text())
+    wanted = tmp_path / "leak.json"
+    said = command("evaluate", model, "--data", shop, "--protocol", allowed, "--json", wanted)
+    assert "Leak: report: the model was chosen on 'valid'" in said.out
+    assert json.loads(wanted.read_text())["protocol"]["leak"] == ["report: the model was chosen on 'valid'"]
+
+
+def test_a_model_is_evaluated_under_its_own_protocol(shop: Path, tmp_path: Path, command: Command) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('name = "mine"\nks = [5]\nselect_by = "recall@5"\n')
+    command("train", "popularity", "--data", shop, "--protocol", own, "--to", tmp_path / "m")
+    command("evaluate", tmp_path / "m", "--data", shop, "--json", tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["protocol"]["name"] == "mine"
+    assert "recall@5" in found["metrics"]
+
+
+def test_a_foreign_folder_is_never_replaced(tmp_path: Path, refused: Command) -> None:
+    """Neither one that happens to hold a manifest, nor a quickstart to which something was added."""
+    foreign = tmp_path / "extension"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text('{"files": {}}')
+    (foreign / "precious.js").write_text("x")
+    assert "exists already" in refused("quickstart", "--to", foreign, "--size", "tiny").err
+    with new_folder(tmp_path / "q", kind="quickstart") as place:
+        (place / "a.txt").write_text("a")
+    (tmp_path / "q" / "mine.txt").write_text("mine")
+    assert "exists already" in refused("quickstart", "--to", tmp_path / "q", "--size", "tiny").err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--map", "user"), "--map takes ours=theirs. Got 'user'."),
+        (("--time-zone", "Europe/Berlim"), "Unknown time zone. Got 'Europe/Berlim'."),
+    ],
+)
+def test_import_options_that_cannot_be(tmp_path: Path, refused: Command, args: tuple[str, ...], message: str) -> None:
+    (tmp_path / "t.csv").write_text("user,item\na,b\n")
+    assert message in refused("import", "table", tmp_path / "t.csv", "--to", tmp_path / "d", *args).err
+
+
+def test_column_names_and_time_zone_are_taken_as_they_are(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "t.csv").write_text("true,1e3\na,b\n")
+    where = ("--map", "user=true,item=1e3", "--time-zone", "Europe/Berlin", "--to", tmp_path / "d")
+    assert command("import", "table", tmp_path / "t.csv", *where).code == 0
+    assert Dataset.read(tmp_path / "d").time_zone == "Europe/Berlin"
+
+
+@pytest.mark.parametrize("seeds", ["1,1", "99999999999999999999", "-1"])
+def test_seeds_that_cannot_be(shop: Path, refused: Command, seeds: str) -> None:
+    assert "seed" in refused("compare", "--data", shop, "--methods", "popularity", "--seeds", seeds).err

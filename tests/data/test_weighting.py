@@ -23,13 +23,14 @@ def test_binary_weights_are_one_and_rows_keep_their_shape() -> None:
     assert rows.lengths.tolist() == [2, 0, 1]
     assert rows.items.tolist() == [3, 1, 2]
     assert rows.width == 10
-    assert not RecencyConfig().needs_order
+    RecencyConfig().check_order("none")
 
 
 def test_linear_is_golden() -> None:
     found = values(Ragged.of([[4, 3, 2, 1, 0]]), recency="linear", weight_min=0.1, weight_max=1.0)
     assert found == pytest.approx([0.1, 0.325, 0.55, 0.775, 1.0], rel=1e-6)
-    assert RecencyConfig(recency="linear").needs_order
+    with pytest.raises(InvalidInput, match="needs events in a known order"):
+        RecencyConfig(recency="linear").check_order("none")
 
 
 def test_linear_gives_a_single_event_the_smallest_weight() -> None:

@@ -61,7 +61,15 @@ def test_learning_from_the_answer_is_a_leak(tiny: Dataset) -> None:
     assert same.leaks(tiny) == ["report: history holds 'test', which is not earlier than 'test'"]
     # What is masked is not given: masking the future is no leak.
     masked = small(report={"relevant": "valid", "history": ["train"], "mask": ["train", "test"]})
-    assert masked.leaks(tiny) == []
+    assert masked.leaks(tiny) == ["report: settings are chosen on 'valid' itself"]
+    apart = small(selection={"relevant": "test", "history": ["train"], "mask": ["train"]}, report=masked.report)
+    assert apart.leaks(tiny) == []
+    assert masked.leaks_of(apart) == []
+    assert apart.leaks_of(small()) == ["report: the model was chosen on 'valid'"]
+    assert apart.leaks_of(small(fit=("valid",))) == [
+        "report: the model learned from 'valid'",
+        "report: the model was chosen on 'valid'",
+    ]
 
 
 def test_what_would_make_a_figure_wrong_is_refused(tiny: Dataset) -> None:

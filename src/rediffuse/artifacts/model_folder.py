@@ -67,7 +67,7 @@ def write_model(folder: Path, model: ModelFolder) -> None:
     for name, tensor in model.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(say(f"Weight {name!r} is not finite", remedy="Train anew with a lower learning_rate"))
-    with new_folder(folder) as place:
+    with new_folder(folder, kind="model") as place:
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in model.tensors.items()}, place / "weights.safetensors"
         )

@@ -20,7 +20,6 @@ from rediffuse.cli.console import (
     JsonOption,
     PrecisionOption,
     ProtocolOption,
-    SeedOption,
     SetOption,
     ThreadsOption,
     find_protocol,
@@ -31,7 +30,7 @@ from rediffuse.cli.console import (
     training_progress,
     write_result,
 )
-from rediffuse.cli.evaluate import peak_rss_mb
+from rediffuse.cli.memory import forget_peak, peak_rss_mb
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
@@ -61,14 +60,16 @@ def compare(
     data: DataOption,
     methods: Annotated[str, typer.Option(help="NAME or NAME:PRESET, separated by commas.")],
     protocol: ProtocolOption = None,
-    seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas, fixed before the run.")] = "1",
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Training seeds, separated by commas, fixed before the run; else those of the protocol."),
+    ] = None,
     sets: SetOption = None,
     json: JsonOption = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = 0,
-    seed: SeedOption = 1,
 ) -> None:
     """Train and score several methods under one protocol; paired tests, Holm-corrected.
 
@@ -76,10 +77,10 @@ def compare(
 
     Example: `rediffuse compare --data data/shop --methods popularity,ease,diffrec --report out/report.html`
     """
-    run = run_config(device, precision, threads, seed)
+    run = run_config(device, precision, threads, 0)
     chosen = recipes(methods.split(","), settings(sets))
     dataset = Dataset.read(data)
-    found = find_protocol(dataset, protocol, seeds=_seeds(seeds))
+    found = find_protocol(dataset, protocol, **({} if seeds is None else {"seeds": _seeds(seeds)}))
     if report is not None:
         require_plotting()
     task = Task.of(dataset, found.report)
@@ -138,6 +139,7 @@ def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task:
             **{name: str(value) for name, value in registry.versions().items()},
             "device": f"{run.device}, {run.threads} threads, {run.precision}",
             "seeds": ", ".join(map(str, protocol.seeds)),
+            "steps and walk": f"the model of seed {protocol.seeds[-1]}",
         },
     )
 
@@ -176,9 +178,10 @@ def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Ta
     fitted: registry.Fitted | None = None
     values: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     seconds = {"fit": 0.0, "evaluate": 0.0}
+    forget_peak()
     for seed in protocol.seeds if recipe.seeded else protocol.seeds[:1]:
         with training_progress(f"Training {recipe.label}") as report:
-            fitted = registry.fit(recipe, dataset, protocol, run.model_copy(update={"seed": seed}), report=report)
+            fitted = registry.fit(recipe, dataset, protocol, RunConfig.make(run.model_dump(), seed=seed), report=report)
         began = time.perf_counter()
         values.append(evaluate(fitted.model, task, protocol, seed=seed).values)
         seconds["fit"] += fitted.seconds

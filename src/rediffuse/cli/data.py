@@ -1,6 +1,7 @@
 """`import`, `describe`, `split`: from foreign files to a dataset that is ready to learn from."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from rediffuse.cli.console import JsonOption, SetOption, line, settings, show_ta
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import IMPORTERS, detect
 from rediffuse.data.splits import recipe_of
-from rediffuse.errors import InvalidInput, refuse_options, unknown
+from rediffuse.errors import InvalidInput, refuse_options, say, unknown
 
 
 def import_(
@@ -25,6 +26,10 @@ def import_(
     time_unit: Annotated[str, typer.Option(help="table: s, ms, us or auto.")] = "auto",
     items: Annotated[Path | None, typer.Option(help="table: a file with attributes of items.")] = None,
     users: Annotated[Path | None, typer.Option(help="table: a file with attributes of users.")] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option(help="table: the shop's, for seasons, as in Europe/Berlin; times without one stay UTC."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the dataset.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="atelier: which world.")] = None,
     json: JsonOption = None,
@@ -33,13 +38,13 @@ def import_(
 
     Example: `rediffuse import table orders.csv --map user=customer,item=sku --to data/shop`
     """
-    pairs = settings(pair for text in columns or () for pair in text.split(","))
     given: dict[str, Any] = {
-        "columns": {key: str(value) for key, value in pairs.items()} or None,
+        "columns": _columns(columns or []) or None,
         "order": order,
         "time_unit": None if time_unit == "auto" else time_unit,
         "items": items,
         "users": users,
+        "time_zone": time_zone,
         "name": name,
         "seed": seed,
     }
@@ -84,6 +89,17 @@ def split(
     _show(found)
     write_result(json, found.describe())
     tell(f"Next: {line('rediffuse', 'compare', '--data', to, '--methods', 'popularity,ease,diffrec')}")
+
+
+def _columns(texts: Sequence[str]) -> dict[str, str]:
+    """`ours=theirs,..` as a mapping; names are text whatever they look like. Raises: InvalidInput for anything else."""
+    out: dict[str, str] = {}
+    for pair in (pair for text in texts for pair in text.split(",")):
+        ours, separator, theirs = pair.partition("=")
+        if not separator or not ours.strip():
+            raise InvalidInput(say("--map takes ours=theirs", got=pair, remedy="For example: --map user=customer_id"))
+        out[ours.strip()] = theirs.strip()
+    return out
 
 
 def _read(name: str, source: str, given: dict[str, Any]) -> Dataset:

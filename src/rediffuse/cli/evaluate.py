@@ -1,6 +1,5 @@
 """`evaluate`: read the report part of a protocol with a trained model."""
 
-import resource
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rediffuse import registry
-from rediffuse.artifacts import read_model
+from rediffuse.artifacts import ModelFolder, read_model
 from rediffuse.cli.console import (
     DataOption,
     DeviceOption,
@@ -23,10 +22,12 @@ from rediffuse.cli.console import (
     tell,
     write_result,
 )
+from rediffuse.cli.memory import peak_rss_mb
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say
 from rediffuse.evaluation.evaluate import Task
 from rediffuse.evaluation.evaluate import evaluate as score
+from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.report import Result
 from rediffuse.types import Options
 
@@ -55,7 +56,12 @@ def evaluate(
                 remedy="Evaluate on the dataset it was trained on, or train it anew",
             )
         )
-    found = find_protocol(dataset, protocol, seeds=(int(folder.run["seed"]),))
+    found = _protocol(folder, dataset, protocol)
+    leaks = [*found.leaks(dataset), *_known_before(folder, dataset, found)]
+    if leaks and not found.allow_leak:
+        raise InvalidInput(
+            say(f"This figure would be a leak: {leaks[0]}", remedy="Set allow_leak = true to see what it is worth")
+        )
     _, recommender = registry.restore(folder, run.device)
     task = Task.of(dataset, found.report)
     began = time.perf_counter()
@@ -64,7 +70,7 @@ def evaluate(
     result = Result(
         method=folder.method,
         dataset=dataset.name,
-        protocol=found.describe(dataset),
+        protocol={**found.describe(dataset), "leak": leaks},
         users=len(scores.values),
         metrics=scores.intervals,
         seconds={"fit": folder.made.get("fit_seconds", 0.0), "evaluate": round(seconds, 3)},
@@ -76,11 +82,28 @@ def evaluate(
     rows = [(name, f"{i.mean:.4f}", f"{i.low:.4f}", f"{i.high:.4f}") for name, i in result.metrics.items()]
     show_table(f"{result.method} on {dataset.name}, protocol {found.name}", ("metric", "mean", "low", "high"), rows)
     tell(f"{result.users:,} users, {task.undefined:,} without anything to find; {seconds:.1f} s")
-    for leak in found.leaks(dataset):
+    for leak in leaks:
         tell(f"Leak: {leak}", "bold red")
     write_result(json, result.to_json())
 
 
-def peak_rss_mb() -> float:
-    """The most memory this process has held, in megabytes."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+def _protocol(folder: ModelFolder, dataset: Dataset, name: str | None) -> Protocol:
+    """The protocol asked for, else the one the model was trained under."""
+    seeds = (int(folder.run["seed"]),)
+    if name is not None:
+        return find_protocol(dataset, name, seeds=seeds)
+    found = trained_under(folder)
+    found.check(dataset)
+    return found
+
+
+def trained_under(folder: ModelFolder) -> Protocol:
+    """The protocol in a model folder."""
+    return Protocol.make({key: folder.protocol[key] for key in Protocol.model_fields if key in folder.protocol})
+
+
+def _known_before(folder: ModelFolder, dataset: Dataset, protocol: Protocol) -> list[str]:
+    """What the model may know of the answers, in words: from its protocol, or from other data or another split."""
+    if folder.data.get("content_sha256") != dataset.digest():
+        return ["report: the model learned from other data or another split, which may hold the answers"]
+    return protocol.leaks_of(trained_under(folder))

@@ -17,7 +17,14 @@ from rediffuse.evaluation.report import write_report
 from rediffuse.files import new_folder, write_json
 from rediffuse.registry import load as load_model
 
-METHODS = ("popularity", "ease:atelier", "diffrec:atelier", "t-diffrec:atelier")
+METHODS = (
+    "popularity",
+    "ease:atelier",
+    "ease:atelier-recent",
+    "diffrec:atelier-no-noise",
+    "diffrec:atelier",
+    "t-diffrec:atelier",
+)
 
 
 def quickstart(
@@ -35,7 +42,7 @@ def quickstart(
     require_plotting()
     run = run_config("auto", "float32", threads, seed)
     protocol = Protocol(seeds=(seed,))
-    with new_folder(to, replace=True) as place:
+    with new_folder(to, kind="quickstart", replace=True) as place:
         tell(f"1/3 The shop: atelier {size}, two years of events, parted by time", "bold")
         dataset = load(size, seed=seed).with_split(GlobalTime())
         dataset.write(place / "dataset")
@@ -44,14 +51,16 @@ def quickstart(
         task = Task.of(dataset, protocol.report)
         runs = run_all(dataset, recipes(METHODS, {}), protocol, task, run)
         for one in runs:
-            one.fitted.write(place / "models" / one.fitted.recipe.name)
+            one.fitted.write(place / "models" / one.fitted.recipe.label.replace(":", "-"))
         report = make_report(dataset, runs, protocol, task, run)
         show(report)
         write_json(place / "results.json", report.to_json())
         write_report(place / "report.html", report)
     tell("3/3 One customer, before and after a purchase", "bold")
-    _show_effect_of_one_event(to / "models" / "diffrec", dataset.catalog.items.decode(task.query.history.to_lists()[0]))
-    dataset_folder, model = to / "dataset", to / "models" / "diffrec"
+    _show_effect_of_one_event(
+        to / "models" / "diffrec-atelier", dataset.catalog.items.decode(task.query.history.to_lists()[0])
+    )
+    dataset_folder, model = to / "dataset", to / "models" / "diffrec-atelier"
     tell(f"\nLook at {to / 'report.html'}. Next:")
     for words in (
         ("describe", dataset_folder),

@@ -7,7 +7,17 @@ import torch
 import typer
 
 from rediffuse import registry
-from rediffuse.cli.console import DeviceOption, JsonOption, SeedOption, StepsOption, show_table, tell, write_result
+from rediffuse.cli.console import (
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    StepsOption,
+    ThreadsOption,
+    run_config,
+    show_table,
+    tell,
+    write_result,
+)
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Answer
@@ -26,6 +36,7 @@ def recommend(
     steps: StepsOption = None,
     json: JsonOption = None,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
     seed: SeedOption = 0,
 ) -> None:
     """Recommend items for a posted history, or for a user of a dataset with all their events.
@@ -33,7 +44,7 @@ def recommend(
     Example: `rediffuse recommend models/diffrec --items A00042,A00007 -k 5`
     """
     history, times_us = _history(items, data, user)
-    found = registry.load(model, device=device)
+    found = registry.load(model, device=run_config(device, "float32", threads, seed).device)
     answer = found.recommend(history, k, times_us=times_us, options=Options(steps=steps), seed=seed)
     known = len(history) - len(answer.unknown)
     show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events", answer)

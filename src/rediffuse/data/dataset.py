@@ -149,16 +149,18 @@ class Dataset:
         }
         if events.order == "time":
             time = events.frame["time_us"].to_numpy()
-            out["first_event"], out["last_event"] = (
-                datetime.fromtimestamp(int(t) / 1e6, tz=UTC).isoformat() for t in (time.min(), time.max())
-            )
+            out["first_event"], out["last_event"] = _moment(time.min()), _moment(time.max())
         if self.split:
             out["split"] = {"parts": self.part_counts(), "recipe": self.split.recipe.model_dump(mode="json")}
+            if events.order == "time":
+                time = events.frame["time_us"].to_numpy()
+                parts = ((name, time[self.split.mask([name])]) for name in self.split.parts)
+                out["split"]["first_event"] = {name: _moment(times.min()) for name, times in parts if times.size}
         return out
 
     def write(self, folder: Path) -> None:
         """Publish the folder, whole or not at all. Raises: InvalidInput when it exists already."""
-        with new_folder(folder) as place:
+        with new_folder(folder, kind="dataset") as place:
             frame = self.events.frame
             if self.split:
                 frame = frame.with_columns(part=pl.Series(self.split.part))
@@ -208,6 +210,10 @@ class Dataset:
                 )
             )
         return self.split
+
+
+def _moment(time_us: int) -> str:
+    return datetime.fromtimestamp(int(time_us) / 1e6, tz=UTC).isoformat()
 
 
 def _ids(frame: pl.DataFrame, table: pl.DataFrame | None, column: str) -> Vocabulary:

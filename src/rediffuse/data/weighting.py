@@ -38,10 +38,10 @@ class RecencyConfig(FrozenConfig):
             raise ValueError(f"{given[0]} goes with recency = 'exponential'; recency is {self.recency!r}")
         return self
 
-    @property
-    def needs_order(self) -> bool:
-        """Whether the order of events matters."""
-        return self.recency != "none"
+    def check_order(self, order: str) -> None:
+        """Refuse weights by age where no order of events is known. Raises: InvalidInput."""
+        if self.recency != "none" and order == "none":
+            raise InvalidInput(say(f"recency = {self.recency!r} needs events in a known order; this data has none"))
 
 
 def weigh(history: Ragged, recency: RecencyConfig, width: int, at_us: Tensor | None = None) -> SparseRows:

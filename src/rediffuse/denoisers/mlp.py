@@ -3,7 +3,7 @@
     x_t, level -> [x_t, Linear(time embedding)] -> H_1 -> .. -> H_m -> I,   tanh after all but the last
 
 The dropout on x_t of the paper belongs to training and stands there (`training/corruption.py`).
-Reference: Wang et al. 2023 (DiffRec), section 3.3 and its released network.
+Reference: Wang et al. 2023 (DiffRec), section 3.2 and its released network.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """How a figure was made, as a value printed with it."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -42,7 +42,7 @@ class Protocol(FrozenConfig):
     """What is ranked: always every item."""
     ties: Literal["against"] = "against"
     """A relevant item stands behind all items of the same score."""
-    seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(1,), min_length=1)
     """Fixed before the run."""
     allow_leak: bool = False
     """Permit parts later than the relevant one as history or to learn from; the result is then labelled a leak."""
@@ -54,6 +54,8 @@ class Protocol(FrozenConfig):
                 raise ValueError(unknown("metric", name, METRICS))
         if self.select_by not in self.names:
             raise ValueError(unknown("metric", self.select_by, self.names))
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed stands twice: {', '.join(map(str, self.seeds))}")
         return self
 
     @property
@@ -72,6 +74,8 @@ class Protocol(FrozenConfig):
         if split is None:
             return []
         found: list[str] = []
+        if self.selection.relevant == self.report.relevant:
+            found.append(f"report: settings are chosen on {self.report.relevant!r} itself")
         for title, phase in (("selection", self.selection), ("report", self.report)):
             later = split.place(phase.relevant)
             for use, parts in (("history", phase.history), ("fit", self.fit)):
@@ -81,6 +85,12 @@ class Protocol(FrozenConfig):
                     if split.place(part) >= later
                 ]
         return found
+
+    def leaks_of(self, trained: "Protocol") -> list[str]:
+        """What a model trained under another protocol already knows of the part reported here, in words."""
+        asked = self.report.relevant
+        uses = {"learned from": trained.fit, "was chosen on": (trained.selection.relevant,)}
+        return [f"report: the model {use} {asked!r}" for use, parts in uses.items() if asked in parts]
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what would make a figure wrong.
@@ -100,7 +110,12 @@ class Protocol(FrozenConfig):
                 dataset.split.place(part)
         if max(self.ks) > len(dataset.catalog):
             raise InvalidInput(
-                say("K of a metric exceeds the catalog", got=max(self.ks), allowed=f"1..{len(dataset.catalog)}")
+                say(
+                    "K of a metric exceeds the catalog",
+                    got=max(self.ks),
+                    allowed=f"1..{len(dataset.catalog)}",
+                    remedy="Set smaller ks, and select_by, in a protocol file: --protocol FILE.toml",
+                )
             )
         found = self.leaks(dataset)
         if found and not self.allow_leak:

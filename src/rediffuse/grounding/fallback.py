@@ -32,4 +32,10 @@ class WithFallback:
         items, scores = ranking.items.clone(), ranking.scores.clone()
         items[rows], scores[rows] = popular.items, popular.scores
         fallback = torch.where(empty, int(Fallback.EMPTY_HISTORY), int(Fallback.NONE))
-        return replace(ranking, items=items, scores=scores, fallback=fallback)
+        # What a method says of its own items does not hold for these rows.
+        spread, probability = (_without(table, rows) for table in (ranking.spread, ranking.probability))
+        return replace(ranking, items=items, scores=scores, spread=spread, probability=probability, fallback=fallback)
+
+
+def _without(table: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if table is None else table.index_fill(0, rows, float("nan"))

@@ -2,13 +2,13 @@
 
 | equation of the paper | here |
 |---|---|
-| forward process, eq. 1-3 | `noise/process.py::add_noise` |
+| forward process, eq. 2-3 | `noise/process.py::add_noise` |
 | variance schedule, eq. 4 | `noise/schedules.py::linear_variance` |
-| posterior mean, eq. 9-10 | `noise/process.py::posterior_weights` |
-| loss and its weights, eq. 8, 11-13 | `_RowTraining.loss`, `training/levels.py::loss_weights` |
-| importance sampling of levels, eq. 15 | `training/levels.py::ImportanceLevels` |
-| inference, algorithm 2 | `DiffRec.recommend`: `samplers/starts.py`, `samplers/ancestral.py` |
-| network, section 3.3 | `denoisers/mlp.py::MLPDenoiser` |
+| posterior, eq. 7-8 and 10 | `noise/process.py::posterior_weights` |
+| loss and its weights, eq. 11-13 | `_RowTraining.loss`, `training/levels.py::loss_weights` |
+| importance sampling of levels, eq. 14 | `training/levels.py::ImportanceLevels` |
+| inference, section 3.3, algorithm 2 | `DiffRec.recommend`: `samplers/starts.py`, `samplers/ancestral.py` |
+| network, section 3.2 | `denoisers/mlp.py::MLPDenoiser` |
 | time-aware weights, section 3.6 | `data/weighting.py::weigh` with recency = "linear" |
 
 Wang, Xu, Feng, Lin, He, Chua 2023, "Diffusion Recommender Model". The reverse chain runs in hidden space
@@ -26,12 +26,12 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.denoisers.collapsed import collapse
 from rediffuse.denoisers.mlp import MLPDenoiser
-from rediffuse.errors import InvalidConfig, InvalidInput, refuse_options, say, unknown
+from rediffuse.errors import InvalidConfig, refuse_options, unknown
 from rediffuse.grounding.topk import TopK
 from rediffuse.noise.process import add_noise
 from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
 from rediffuse.protocols import FitContext, FitData, OnStep
-from rediffuse.random import PhiloxNoise
+from rediffuse.random import PhiloxNoise, stable_key
 from rediffuse.samplers import SAMPLERS, STARTS, evenly
 from rediffuse.training.corruption import drop
 from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
@@ -117,6 +117,9 @@ class DiffRec:
             ("amazon-book-noisy", 5e-5, (1000,), 10, 0.005, 1e-4, 5e-4, {}),
             # Chosen on the selection part of the embedded world.
             ("atelier", 1e-3, (300, 100, 300), 5, 0.1, 0.001, 0.01, {"patience": 25}),
+            # Controls: the same networks without any noise.
+            ("atelier-no-noise", 1e-3, (300, 100, 300), 5, 0.0, 0.001, 0.01, {"patience": 25}),
+            ("ml-1m-clean-no-noise", 1e-3, (600, 200, 600), 40, 0.0, 0.005, 0.01, {}),
             ("t-yelp-clean", 1e-5, (1000,), 5, 0.005, 0.001, 0.01, {"recency": "linear", "weight_min": 0.5}),
             ("t-amazon-book-clean", 1e-5, (1000,), 10, 5e-4, 0.001, 0.005, {"recency": "linear", "weight_min": 0.1}),
         )
@@ -136,10 +139,9 @@ class DiffRec:
         """
         assert isinstance(config, DiffRecConfig)
         assert isinstance(training, TrainingConfig)
-        if config.needs_order and data.order == "none":
-            raise InvalidInput(say(f"recency = {config.recency!r} needs events in a known order; this data has none"))
+        config.check_order(data.order)
         run = context.run
-        generator = torch.Generator(run.device).manual_seed(run.seed)
+        generator = torch.Generator(run.device).manual_seed(stable_key(f"training {run.seed}"))
         dtype = getattr(torch, run.precision)
         known = data.history.select(data.history.lengths.nonzero().squeeze(1))
         rows = weigh(known, config, data.n_items).to(run.device, dtype)

@@ -31,7 +31,7 @@ def posterior_weights(schedule: Schedule, t: Tensor | int, s: Tensor | int) -> t
     At s = 0, and where there is no noise, the mean is x_0 and the variance 0.
 
     Returns: three float64 tensors shaped as t and s.
-    Reference: Ho et al. 2020, eq. 7, for any pair of levels (Kingma et al. 2021, eq. 32).
+    Reference: Ho et al. 2020, eq. 7, here for any pair of levels (Kingma et al. 2021).
     """
     alpha_t, alpha_s = schedule.alpha[t], schedule.alpha[s]
     var_t, var_s = schedule.sigma[t] ** 2, schedule.sigma[s] ** 2

@@ -112,7 +112,7 @@ def cosine(T: int, **_: float | None) -> NoiseSchedule:
 
 
 def binomial(T: int, **_: float | None) -> NoiseSchedule:
-    """beta_t = 1 / (T - t + 2). Reference: Sohl-Dickstein et al. 2015, section 2.4.1 (binomial diffusion)."""
+    """beta_t = 1 / (T - t + 2), as in the code of DiffRec; Sohl-Dickstein et al. 2015, section 2.4.1 has T - t + 1."""
     return NoiseSchedule.from_betas(1.0 / torch.arange(T + 1, 1, -1, dtype=torch.float64))
 
 
@@ -127,4 +127,8 @@ SCHEDULES: Mapping[str, Callable[..., NoiseSchedule]] = {
 def _ramp(T: int, scale: float, low: float, high: float) -> Tensor:
     if T > 1 and not low < high:
         raise InvalidInput(say("noise_min must be below noise_max", got=(low, high), remedy="Exchange the two"))
+    if not scale * max(low, high) < 1:
+        raise InvalidInput(
+            say("noise_scale times noise_max must be below 1", got=scale * max(low, high), remedy="Lower noise_scale")
+        )
     return scale * torch.linspace(low, high, T, dtype=torch.float64)

@@ -16,7 +16,7 @@ def history(x: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
 
 
 def noised_history(x: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
-    """x_t of the history. x: (B, *D). Reference: Wang et al. 2023 (DiffRec), section 3.4 (T' = t)."""
+    """x_t of the history. x: (B, *D). Reference: Wang et al. 2023 (DiffRec), section 3.3 (T' = t)."""
     return float(schedule.alpha[t]) * x + float(schedule.sigma[t]) * noise(t, x)
 
 

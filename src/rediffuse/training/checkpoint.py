@@ -22,7 +22,7 @@ class FolderCheckpoint:
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
         """Replace what was kept before."""
-        with new_folder(self.folder, replace=True) as place:
+        with new_folder(self.folder, kind="checkpoint", replace=True) as place:
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                 place / "state.safetensors",

@@ -36,7 +36,7 @@ class ImportanceLevels(UniformLevels):
         q_t ~ sqrt(mean_k loss[t, k]^2);   q <- .999 q + .001 / T;   p_t = q_t T, so that E[loss / p] is the uniform mean
 
     Uniform until every level has ten entries. Its buffers are part of a checkpoint.
-    Reference: Nichol & Dhariwal 2021, section 3.3; Wang et al. 2023 (DiffRec), eq. 15.
+    Reference: Nichol & Dhariwal 2021, section 3.3; Wang et al. 2023 (DiffRec), eq. 14.
     """
 
     losses: Tensor
@@ -82,8 +82,8 @@ LEVELS: Mapping[str, Callable[[int], UniformLevels]] = {"uniform": UniformLevels
 def loss_weights(schedule: Schedule, kind: str, *, gamma: float = 5.0) -> Tensor:
     """Weight of the squared error of x_0 at each level.
 
-        elbo:     SNR(t-1) - SNR(t), and 1 at t = 1     (Wang et al. 2023, eq. 8; its factor 1/2 is dropped as in the code)
-        min_snr:  min(SNR(t), gamma)                     (Hang et al. 2023, eq. 8)
+        elbo:     SNR(t-1) - SNR(t), and 1 at t = 1     (Wang et al. 2023, eq. 11-12; its factor 1/2 is dropped as in the code)
+        min_snr:  min(SNR(t), gamma)                     (Hang et al. 2023)
         none:     1
 
     Without noise every weight is 1.
