@@ -110,6 +110,23 @@ def verify(folder: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in listed.items()}
 
 
+def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:
+    """Verify a folder of a kind and read its facts, `<kind>.json`.
+
+    Args: version: the format version that can be read.   remedy: how such a folder is made.
+    Raises: ArtifactError when it is another kind of folder, incomplete, altered, or of another format.
+    """
+    if not (folder / f"{kind}.json").is_file():
+        raise ArtifactError(say(f"{str(folder)!r} is no {kind} folder", remedy=remedy))
+    verify(folder)
+    facts = read_json(folder / f"{kind}.json")
+    if facts.get("format_version") != version:
+        raise ArtifactError(
+            say(f"{str(folder)!r} has another format version", got=facts.get("format_version"), allowed=version)
+        )
+    return facts
+
+
 def _sibling(path: Path) -> Path:
     """A name beside `path` that nobody else uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rediffuse.errors import ArtifactError, say
-from rediffuse.files import new_folder, read_json, verify, write_json, write_text
+from rediffuse.files import new_folder, open_folder, write_json, write_text
 
 FORMAT_VERSION = 1
 REQUIRED = {
@@ -85,19 +85,9 @@ def read_model(folder: Path) -> ModelFolder:
 
     Raises: ArtifactError naming what is wrong.
     """
-    if not (folder / "model.json").is_file():
-        raise ArtifactError(
-            say(
-                f"{str(folder)!r} is no model folder",
-                remedy="Make one with: rediffuse train METHOD --data DATASET --to MODEL",
-            )
-        )
-    verify(folder)
-    facts = read_json(folder / "model.json")
-    if facts.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            say(f"{str(folder)!r} has another format version", got=facts.get("format_version"), allowed=FORMAT_VERSION)
-        )
+    facts = open_folder(
+        folder, "model", FORMAT_VERSION, "Make one with: rediffuse train METHOD --data DATASET --to MODEL"
+    )
     for key, kind in REQUIRED.items():
         if not isinstance(facts.get(key), kind):
             raise ArtifactError(say(f"model.json of {str(folder)!r} lacks {key!r}", remedy="Train the model anew"))

@@ -22,7 +22,7 @@ from rediffuse.data.interactions import Interactions, Order
 from rediffuse.data.splits import AsShipped, Recipe, Split, recipe_from_json, split
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import ArtifactError, InvalidInput, say
-from rediffuse.files import new_folder, read_json, verify, write_json
+from rediffuse.files import new_folder, open_folder, write_json
 from rediffuse.types import Ragged
 
 FORMAT_VERSION = 1
@@ -173,23 +173,9 @@ class Dataset:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Load and verify a dataset folder. Raises: ArtifactError when it is none, altered or of a newer format."""
-        if not (folder / "dataset.json").is_file():
-            raise ArtifactError(
-                say(
-                    f"{str(folder)!r} is no dataset folder",
-                    remedy="Make one with: rediffuse import FORMAT SOURCE --to DATASET",
-                )
-            )
-        verify(folder)
-        facts = read_json(folder / "dataset.json")
-        if facts.get("format_version") != FORMAT_VERSION:
-            raise ArtifactError(
-                say(
-                    f"{str(folder)!r} has another format version",
-                    got=facts.get("format_version"),
-                    allowed=FORMAT_VERSION,
-                )
-            )
+        facts = open_folder(
+            folder, "dataset", FORMAT_VERSION, "Make one with: rediffuse import FORMAT SOURCE --to DATASET"
+        )
         frame = pl.read_parquet(folder / "events.parquet", glob=False)
         users, items = (_read_catalog(folder / f"{name}.parquet", name[:-1]) for name in ("users", "items"))
         order = facts["order"]
