@@ -44,6 +44,8 @@ class Entry:
 
 METHODS: Mapping[str, Entry] = {
     "popularity": Entry("rediffuse.baselines.popularity:Popularity", "control"),
+    "item_knn": Entry("rediffuse.baselines.item_knn:ItemKNN", "classic"),
+    "pure_svd": Entry("rediffuse.baselines.pure_svd:PureSVD", "classic"),
     "ease": Entry("rediffuse.baselines.ease:EASE", "classic"),
     "diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion"),
     "t-diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion", {"recency": "linear"}),

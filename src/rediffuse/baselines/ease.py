@@ -16,9 +16,9 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from pydantic import PositiveFloat
-from scipy import sparse
 from torch import Tensor
 
+from rediffuse.baselines.rows import binary_matrix
 from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
@@ -61,10 +61,7 @@ class EASE:
         del training
         assert isinstance(config, EASEConfig)
         config.check_order(data.order)
-        rows = weigh(data.history, RecencyConfig(), data.n_items)
-        x = sparse.csr_matrix(
-            (rows.values.double().numpy(), rows.items.numpy(), rows.indptr.numpy()), shape=(len(rows), rows.width)
-        )
+        x = binary_matrix(data)
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += config.regularization
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()

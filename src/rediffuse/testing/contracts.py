@@ -60,6 +60,7 @@ class RecommenderContract:
         "epochs": 150,
         "batch_size": 10,
         "learning_rate": 0.01,
+        "rank": 2,
     }
     """What lets a method learn 40 users well."""
 

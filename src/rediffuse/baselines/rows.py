@@ -1,0 +1,14 @@
+"""The training data as a sparse matrix, for methods in closed form."""
+
+import numpy as np
+from scipy import sparse
+
+from rediffuse.data.weighting import RecencyConfig, weigh
+from rediffuse.protocols import FitData
+
+
+def binary_matrix(data: FitData) -> sparse.csr_matrix:
+    """(U, I) float64, 1 where a user has an item, however often."""
+    rows = weigh(data.history, RecencyConfig(), data.n_items)
+    values = rows.values.numpy().astype(np.float64)
+    return sparse.csr_matrix((values, rows.items.numpy(), rows.indptr.numpy()), shape=(len(rows), rows.width))
