@@ -8,7 +8,7 @@ import pytest
 
 from rediffuse import files
 from rediffuse.errors import ArtifactError, InvalidInput
-from rediffuse.files import MANIFEST, new_folder, read_json, sha256, verify, write_json, write_text
+from rediffuse.files import MANIFEST, new_folder, read_json, recover, sha256, verify, write_json, write_text
 
 
 def make(folder: Path, text: str = "one", *, replace: bool = False) -> Path:
@@ -183,3 +183,21 @@ def test_a_malformed_entry_is_refused_like_an_altered_file(tmp_path: Path) -> No
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"a\.txt in .* differs"):
         verify(folder)
+
+
+def test_what_a_killed_replacement_left_is_cleared_up(tmp_path: Path) -> None:
+    """Killed between the two renames: the old folder comes back. Killed before: it stands. Others' files stay."""
+    target = tmp_path / "f"
+    make(target)
+    aside, half = tmp_path / ".f.0123456789ab.old", tmp_path / ".f.0123456789ab"
+    half.mkdir()
+    (tmp_path / ".f.notes").mkdir()
+    (tmp_path / "g").mkdir()
+    target.rename(aside)
+    recover(target)
+    assert set(verify(target)) == {"a.txt", "sub/b.txt"}
+    half.mkdir(exist_ok=True)
+    aside.mkdir()
+    recover(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".f.notes", "f", "g"]
+    recover(tmp_path / "none" / "f")

@@ -6,6 +6,7 @@ A folder is written beside its final place, synced, then renamed: a reader never
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Generator
@@ -108,6 +109,24 @@ def verify(folder: Path) -> dict[str, str]:
                 say(f"{name} in {str(folder)!r} differs from its manifest", remedy="Make the folder anew")
             )
     return {name: entry["sha256"] for name, entry in listed.items()}
+
+
+def recover(target: Path) -> None:
+    """Clear up after a process that was killed while it replaced `target`.
+
+    The folder that had stepped aside comes back where the new one never arrived; half-written siblings go. For the
+    one owner of a target: what another process is writing there would go too.
+    """
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}(\.old)?")
+    if not target.parent.is_dir():
+        return
+    for path in sorted(target.parent.iterdir(), reverse=True):  # an .old stands before the folder it made way for
+        if ours.fullmatch(path.name):
+            if path.name.endswith(".old") and not target.exists():
+                path.rename(target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+    _sync_folder(target.parent)
 
 
 def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:

@@ -117,9 +117,9 @@ class DiffRec:
             ("amazon-book-noisy", 5e-5, (1000,), 10, 0.005, 1e-4, 5e-4, {}),
             # Chosen on the selection part of the embedded world.
             ("atelier", 1e-3, (300, 100, 300), 5, 0.1, 0.001, 0.01, {"patience": 25}),
-            # Controls: the same networks without any noise.
-            ("atelier-no-noise", 1e-3, (300, 100, 300), 5, 0.0, 0.001, 0.01, {"patience": 25}),
-            ("ml-1m-clean-no-noise", 1e-3, (600, 200, 600), 40, 0.0, 0.005, 0.01, {}),
+            # Controls: the same networks without any noise and in one pass, plain denoising auto-encoders.
+            ("atelier-no-noise", 1e-3, (300, 100, 300), 1, 0.0, 0.001, 0.01, {"patience": 25}),
+            ("ml-1m-clean-no-noise", 1e-3, (600, 200, 600), 1, 0.0, 0.005, 0.01, {}),
             ("t-yelp-clean", 1e-5, (1000,), 5, 0.005, 0.001, 0.01, {"recency": "linear", "weight_min": 0.5}),
             ("t-amazon-book-clean", 1e-5, (1000,), 10, 5e-4, 0.001, 0.005, {"recency": "linear", "weight_min": 0.1}),
         )

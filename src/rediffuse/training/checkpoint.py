@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rediffuse.errors import InvalidInput, say
-from rediffuse.files import new_folder, read_json, verify, write_json
+from rediffuse.files import new_folder, read_json, recover, verify, write_json
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class FolderCheckpoint:
 
         Raises: ArtifactError when it is damaged; InvalidInput when it belongs to another run.
         """
+        recover(self.folder)
         if not self.folder.is_dir():
             return None
         verify(self.folder)
