@@ -40,7 +40,7 @@ class Ragged:
         """From plain lists."""
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         flat = torch.tensor([item for row in rows for item in row], dtype=torch.int64)
-        return cls(_indptr(lengths), flat)
+        return cls(offsets(lengths), flat)
 
     @classmethod
     def empty(cls, rows: int) -> Self:
@@ -69,14 +69,14 @@ class Ragged:
     def select(self, rows: Tensor) -> Self:
         """The given rows, in the given order. Args: rows: (b,) int64."""
         lengths = self.lengths[rows]
-        indptr = _indptr(lengths)
+        indptr = offsets(lengths)
         start = torch.repeat_interleave(self.indptr[rows] - indptr[:-1], lengths)
         return self._take(indptr, start + torch.arange(int(indptr[-1]), device=start.device))
 
     def keep(self, mask: Tensor) -> Self:
         """Only the entries where `mask` is true. Args: mask: (n,) bool."""
         kept = torch.zeros(len(self), dtype=torch.int64, device=mask.device).index_add_(0, self.rows, mask.long())
-        return self._take(_indptr(kept), mask.nonzero().squeeze(1))
+        return self._take(offsets(kept), mask.nonzero().squeeze(1))
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
@@ -290,5 +290,6 @@ def history_key(history: Ragged) -> Tensor:
     return total.index_add_(0, history.rows, word)
 
 
-def _indptr(lengths: Tensor) -> Tensor:
+def offsets(lengths: Tensor) -> Tensor:
+    """Where each row begins and the last one ends. Args: lengths: (B,) int64. Returns: (B+1,) int64."""
     return torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))

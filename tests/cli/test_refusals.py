@@ -253,13 +253,13 @@ def test_a_figure_the_model_may_know_is_refused_and_labelled_where_it_is_wanted(
         '[report]\nrelevant = "valid"\nhistory = ["train"]\nmask = ["train"]\n'
     )
     said = refused("evaluate", model, "--data", shop, "--protocol", on_valid)
-    assert "the model was chosen on 'valid'" in said.err
+    assert "settings are chosen on 'valid' itself" in said.err
     allowed = tmp_path / "allowed.toml"
     allowed.write_text("allow_leak = true\n" + on_valid.read_text())
     wanted = tmp_path / "leak.json"
     said = command("evaluate", model, "--data", shop, "--protocol", allowed, "--json", wanted)
-    assert "Leak: report: the model was chosen on 'valid'" in said.out
-    assert json.loads(wanted.read_text())["protocol"]["leak"] == ["report: the model was chosen on 'valid'"]
+    assert "Leak: report: settings are chosen on 'valid' itself" in said.out
+    assert json.loads(wanted.read_text())["protocol"]["leak"] == ["report: settings are chosen on 'valid' itself"]
 
 
 def test_a_model_is_evaluated_under_its_own_protocol(shop: Path, tmp_path: Path, command: Command) -> None:

@@ -2,7 +2,7 @@
 
 | equation | here |
 |---|---|
-| sim_ij = x_i . x_j / (|x_i| |x_j| + shrink) | `ItemKNN.fit` |
+| sim_ij = x_i . x_j / (norm_i norm_j + shrink) | `ItemKNN.fit` |
 | only the k largest sim_ij of each item i are kept | `ItemKNN.fit` |
 | score_i = sum over the history of sim_ij | `ItemKNN.recommend` |
 

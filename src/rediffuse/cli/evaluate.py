@@ -57,7 +57,7 @@ def evaluate(
             )
         )
     found = _protocol(folder, dataset, protocol)
-    leaks = [*found.leaks(dataset), *_known_before(folder, dataset, found)]
+    leaks = [*found.leaks(dataset), *_other_data(folder, dataset)]
     if leaks and not found.allow_leak:
         raise InvalidInput(
             say(f"This figure would be a leak: {leaks[0]}", remedy="Set allow_leak = true to see what it is worth")
@@ -88,22 +88,16 @@ def evaluate(
 
 
 def _protocol(folder: ModelFolder, dataset: Dataset, name: str | None) -> Protocol:
-    """The protocol asked for, else the one the model was trained under."""
-    seeds = (int(folder.run["seed"]),)
-    if name is not None:
-        return find_protocol(dataset, name, seeds=seeds)
-    found = trained_under(folder)
-    found.check(dataset)
-    return found
+    """The protocol asked for, put to this model; else the one it was trained under."""
+    trained = Protocol.make({key: folder.protocol[key] for key in Protocol.model_fields if key in folder.protocol})
+    if name is None:
+        trained.check(dataset)
+        return trained
+    return find_protocol(dataset, name, seeds=trained.seeds).of_model(trained)
 
 
-def trained_under(folder: ModelFolder) -> Protocol:
-    """The protocol in a model folder."""
-    return Protocol.make({key: folder.protocol[key] for key in Protocol.model_fields if key in folder.protocol})
-
-
-def _known_before(folder: ModelFolder, dataset: Dataset, protocol: Protocol) -> list[str]:
-    """What the model may know of the answers, in words: from its protocol, or from other data or another split."""
-    if folder.data.get("content_sha256") != dataset.digest():
-        return ["report: the model learned from other data or another split, which may hold the answers"]
-    return protocol.leaks_of(trained_under(folder))
+def _other_data(folder: ModelFolder, dataset: Dataset) -> list[str]:
+    """In words, when the model learned from other data or another split, which may hold the answers."""
+    if folder.data.get("content_sha256") == dataset.digest():
+        return []
+    return ["report: the model learned from other data or another split, which may hold the answers"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rediffuse.config import FrozenConfig
 from rediffuse.errors import InvalidInput, say
-from rediffuse.types import Ragged, SparseRows
+from rediffuse.types import Ragged, SparseRows, offsets
 
 DAY_US = 86_400_000_000
 
@@ -61,7 +61,7 @@ def weigh(history: Ragged, recency: RecencyConfig, width: int, at_us: Tensor | N
         values = values.new_zeros(unique.numel()).scatter_reduce_(0, inverse, values, "amax")
         rows, items = unique // width, unique % width
     lengths = torch.bincount(rows, minlength=len(history))
-    return SparseRows(torch.cat((lengths.new_zeros(1), lengths.cumsum(0))), items, values, width)
+    return SparseRows(offsets(lengths), items, values, width)
 
 
 def _weights(history: Ragged, recency: RecencyConfig, at_us: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from rediffuse.evaluation.protocol import Phase, Protocol
 from rediffuse.evaluation.statistics import Interval, bootstrap
 from rediffuse.protocols import Recommender
 from rediffuse.random import stable_key
-from rediffuse.types import Options, Query, Ragged, Ranking
+from rediffuse.types import Options, Query, Ragged, Ranking, offsets
 
 SPARE = 16
 """Places asked for beyond the longest list, so that ties at its end can be settled."""
@@ -109,4 +109,4 @@ def _distinct(lists: Ragged, width: int, without: Ragged) -> Ragged:
     place = torch.unique(lists.rows * width + lists.items)
     place = place[~torch.isin(place, without.rows * width + without.items)]
     lengths = torch.bincount(place // width, minlength=len(lists))
-    return Ragged(torch.cat((lengths.new_zeros(1), lengths.cumsum(0))), place % width)
+    return Ragged(offsets(lengths), place % width)

@@ -86,11 +86,9 @@ class Protocol(FrozenConfig):
                 ]
         return found
 
-    def leaks_of(self, trained: "Protocol") -> list[str]:
-        """What a model trained under another protocol already knows of the part reported here, in words."""
-        asked = self.report.relevant
-        uses = {"learned from": trained.fit, "was chosen on": (trained.selection.relevant,)}
-        return [f"report: the model {use} {asked!r}" for use, parts in uses.items() if asked in parts]
+    def of_model(self, trained: "Protocol") -> Self:
+        """The same question put to a model trained under another protocol: what it learned from and was chosen on are facts."""
+        return self.model_copy(update={"fit": trained.fit, "selection": trained.selection})
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what would make a figure wrong.

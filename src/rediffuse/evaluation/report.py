@@ -27,7 +27,6 @@ MEANING = {
     "ndcg": "how much of what a user really took next stands among the first {k} suggestions; higher places count more",
     "precision": "the share of the first {k} suggestions that the user really took next",
     "hit": "the share of users who took at least one of the first {k} suggestions",
-    "hit_rate": "the share of users who took at least one of the first {k} suggestions",
     "mrr": "one over the place of the first suggestion that the user took, among the first {k}",
     "map": "precision averaged over the places of what the user took, among the first {k}",
 }

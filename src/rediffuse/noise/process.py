@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from rediffuse.noise.schedules import NoiseSchedule
 from rediffuse.protocols import Schedule
 
 
@@ -61,6 +60,3 @@ def at_level(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
 def _broadcast(values: Tensor, like: Tensor) -> Tensor:
     shape = (-1,) + (1,) * (like.dim() - 1) if values.dim() else ()
     return values.to(device=like.device, dtype=like.dtype).reshape(shape)
-
-
-__all__ = ["NoiseSchedule", "add_noise", "at_level", "posterior", "posterior_weights", "snr"]
