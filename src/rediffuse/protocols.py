@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -138,6 +138,25 @@ class FitData:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The values a tuner may try for one setting, both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Tried evenly in the logarithm."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are tried: both ends are `int`."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+Tunable = Range | tuple[Any, ...]
+"""A range, or the values themselves."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """One report of a running training."""
 
@@ -158,6 +177,8 @@ class FitContext:
     """The selection metric of a candidate model; None when there is no selection part."""
     report: Callable[[Progress], None] = lambda _: None
     checkpoint: "CheckpointStore | None" = None
+    initial: Mapping[str, Tensor] | None = None
+    """`state` of an earlier model to go on from, its items the first of this catalog; closed forms need none."""
 
 
 class CheckpointStore(Protocol):
@@ -174,6 +195,10 @@ class Method(Recommender, Protocol):
     Training: ClassVar[type[FrozenConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, object]]]
     """Preset name -> values for keys of Config and Training."""
+    controls: ClassVar[frozenset[str]]
+    """The presets that are controls of the method, not the method."""
+    tunable: ClassVar[Mapping[str, Tunable]]
+    """What `compare --trials` may vary: key of Config or Training -> values."""
 
     @property
     def n_items(self) -> int:

@@ -107,7 +107,8 @@ def recipe(name: str, preset: str | None = None, settings: Mapping[str, Any] | N
         kind.make({key: value for key, value in merged.items() if key in kind.model_fields})
         for kind in (method.Config, method.Training)
     )
-    return Recipe(name, method, config, training, methods()[name].role, preset)
+    role: Role = "control" if preset in method.controls else methods()[name].role
+    return Recipe(name, method, config, training, role, preset)
 
 
 @dataclass(frozen=True)

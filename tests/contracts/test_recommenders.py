@@ -17,7 +17,7 @@ from rediffuse import registry
 from rediffuse.config import FrozenConfig
 from rediffuse.errors import MissingExtra, refuse_options
 from rediffuse.grounding.topk import top_k
-from rediffuse.protocols import FitContext, FitData
+from rediffuse.protocols import FitContext, FitData, Tunable
 from rediffuse.testing.contracts import OPTIONS, RecommenderContract
 from rediffuse.types import Options, Query, Ranking
 
@@ -39,6 +39,8 @@ class Neighbours:
     Config: ClassVar[type[FrozenConfig]] = FrozenConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    controls: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[Mapping[str, Tunable]] = {}
 
     def __init__(self, beside: Tensor) -> None:
         self.beside = beside

@@ -23,7 +23,7 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import top_k
-from rediffuse.protocols import FitContext, FitData
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.types import Options, Query, Ranking
 
 
@@ -50,6 +50,9 @@ class EASE:
         "ml-1m-clean-linear": {"regularization": 2000.0, "recency": "linear", "weight_min": 0.01},
         "ml-1m-clean-exponential": {"regularization": 1000.0, "recency": "exponential", "half_life": 5.0},
     }
+
+    controls: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[Mapping[str, Tunable]] = {"regularization": Range(10.0, 5000.0, log=True)}
 
     def __init__(self, config: EASEConfig, weight: Tensor) -> None:
         """Args: weight: B, (I, I) float32."""

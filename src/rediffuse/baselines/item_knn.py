@@ -24,7 +24,7 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import top_k
-from rediffuse.protocols import FitContext, FitData
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.types import Options, Query, Ranking
 
 
@@ -46,6 +46,11 @@ class ItemKNN:
     Config: ClassVar[type[FrozenConfig]] = ItemKNNConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    controls: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[Mapping[str, Tunable]] = {
+        "neighbors": Range(5, 500, log=True),
+        "shrink": Range(1.0, 500.0, log=True),
+    }
 
     def __init__(self, config: ItemKNNConfig, neighbors: Tensor, likeness: Tensor) -> None:
         """Args: neighbors: (I, k) int64, the items each item is compared with.   likeness: (I, k), 0 where there is none."""

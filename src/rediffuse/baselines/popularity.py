@@ -8,7 +8,7 @@ from torch import Tensor
 from rediffuse.config import FrozenConfig
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import top_k
-from rediffuse.protocols import FitContext, FitData
+from rediffuse.protocols import FitContext, FitData, Tunable
 from rediffuse.types import Options, Query, Ranking
 
 
@@ -22,6 +22,8 @@ class Popularity:
     Config: ClassVar[type[FrozenConfig]] = PopularityConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    controls: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[Mapping[str, Tunable]] = {}
 
     def __init__(self, counts: Tensor) -> None:
         """Args: counts: (I,) float32."""

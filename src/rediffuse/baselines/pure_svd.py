@@ -23,7 +23,7 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import InvalidInput, refuse_options, say
 from rediffuse.grounding.topk import TopK
-from rediffuse.protocols import FitContext, FitData
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.types import Options, Query, Ranking
 
 
@@ -40,6 +40,8 @@ class PureSVD:
     Config: ClassVar[type[FrozenConfig]] = PureSVDConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    controls: ClassVar[frozenset[str]] = frozenset()
+    tunable: ClassVar[Mapping[str, Tunable]] = {"rank": Range(8, 512, log=True)}
 
     def __init__(self, config: PureSVDConfig, directions: Tensor, strengths: Tensor) -> None:
         """Args: directions: V, (I, k).   strengths: the singular values, (k,); they are kept to be looked at."""

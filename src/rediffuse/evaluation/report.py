@@ -42,6 +42,54 @@ _KINDS: dict[int, Literal["ahead", "behind", "open"]] = {1: "ahead", 0: "open", 
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The selection metric on a part of the users, or of the items."""
+
+    by: str
+    """What parts them: "history length", "popularity"."""
+    label: str
+    """Which part: "1-5 events", "tail"."""
+    users: int
+    """Users with something to find there."""
+    value: Interval
+
+
+@dataclass(frozen=True)
+class CoursePoint:
+    """One epoch of a training."""
+
+    epoch: int
+    loss: float
+    validation: float | None
+    seconds: float
+    """Since the training began."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried on the selection part."""
+
+    settings: Mapping[str, Any]
+    value: float | None
+    """The selection metric; None where the setting failed."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A yardstick that no shop has, such as the Bayes ceiling of a world whose truth is known."""
+
+    name: str
+    meaning: str
+    """In one sentence: what it knows."""
+    metrics: Mapping[str, Interval]
+    error: float
+    """Monte-Carlo standard error of the selection metric; 0 where it is exact."""
+    gaps: Mapping[str, Interval]
+    """Method -> reference minus method on the selection metric, paired by user."""
+
+
+@dataclass(frozen=True)
 class Result:
     """What one method reached under one protocol."""
 
@@ -59,6 +107,13 @@ class Result:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     role: str = "method"
     """`diffusion`, `classic`, `control`, or `method` for what is none of them."""
+    beyond: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    """`coverage@20` .. -> value; low = high = mean where it is one number of all lists together."""
+    slices: Sequence[Slice] = ()
+    course: Sequence[CoursePoint] = ()
+    """How the training of the last seed went; empty for what has no epochs."""
+    trials: Sequence[Trial] = ()
+    """What was tried on the selection part, in order; empty when the settings were given."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -152,6 +207,7 @@ class Report:
     """The metric that methods were chosen by; it decides the headline."""
     facts: Mapping[str, str]
     """`command`, versions, seeds, hashes, facts of the dataset."""
+    references: Sequence[Reference] = ()
 
     def __post_init__(self) -> None:
         if not self.results:

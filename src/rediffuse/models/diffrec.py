@@ -30,7 +30,7 @@ from rediffuse.errors import InvalidConfig, refuse_options, unknown
 from rediffuse.grounding.topk import TopK
 from rediffuse.noise.process import add_noise
 from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
-from rediffuse.protocols import FitContext, FitData, OnStep
+from rediffuse.protocols import FitContext, FitData, OnStep, Range, Tunable
 from rediffuse.random import PhiloxNoise, stable_key
 from rediffuse.samplers import SAMPLERS, STARTS, evenly
 from rediffuse.training.corruption import drop
@@ -123,6 +123,15 @@ class DiffRec:
             ("t-yelp-clean", 1e-5, (1000,), 5, 0.005, 0.001, 0.01, {"recency": "linear", "weight_min": 0.5}),
             ("t-amazon-book-clean", 1e-5, (1000,), 10, 5e-4, 0.001, 0.005, {"recency": "linear", "weight_min": 0.1}),
         )
+    }
+
+    controls: ClassVar[frozenset[str]] = frozenset({"atelier-no-noise", "ml-1m-clean-no-noise"})
+    tunable: ClassVar[Mapping[str, Tunable]] = {
+        "learning_rate": Range(1e-4, 3e-3, log=True),
+        "levels": (5, 10, 40, 100),
+        "noise_scale": Range(1e-4, 0.5, log=True),
+        "dropout": Range(0.1, 0.8),
+        "hidden": ((300, 100, 300), (600, 200, 600), (1000,)),
     }
 
     def __init__(self, config: DiffRecConfig, denoiser: MLPDenoiser) -> None:

@@ -19,7 +19,7 @@ from rediffuse.config import FrozenConfig
 from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, RediffuseError, UnsupportedOption
 from rediffuse.grounding.topk import top_k
 from rediffuse.noise.schedules import SCHEDULES
-from rediffuse.protocols import FitContext, Sampler, Schedule, Stepwise
+from rediffuse.protocols import FitContext, Range, Sampler, Schedule, Stepwise
 from rediffuse.random import PhiloxNoise
 from rediffuse.testing.subjects import (
     RUN,
@@ -252,6 +252,14 @@ class RecommenderContract:
                 kind = type(config)
                 assert kind.from_toml(config.to_toml()) == config
                 assert kind.make(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+    def test_what_may_be_tuned_is_possible(self, name: str) -> None:
+        """Every value a tuner may try is a setting the method takes; controls are presets."""
+        method = registry.method_class(name)
+        assert method.controls <= set(method.presets)
+        for key, values in method.tunable.items():
+            for value in (values.low, values.high) if isinstance(values, Range) else values:
+                registry.recipe(name, settings={key: value})
 
     def test_unknown_settings_are_refused(self, name: str) -> None:
         """The nearest known key is named."""
