@@ -1,11 +1,14 @@
 """EASE: the worked example, recency in the scored row, and the figures on real rows."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rediffuse.baselines import ease
 from rediffuse.baselines.ease import EASE, EASEConfig
 from rediffuse.baselines.popularity import Popularity, PopularityConfig
 from rediffuse.config import FrozenConfig, RunConfig
@@ -102,6 +105,65 @@ def test_save_and_restore() -> None:
     assert torch.equal(scores(again, ROWS), scores(model, ROWS))
 
 
+def rectangle() -> FitData:
+    """60 items, some of them always together, one of nobody."""
+    generator = torch.Generator().manual_seed(0)
+    lists = [torch.randperm(58, generator=generator)[: 4 + user % 9].tolist() for user in range(90)]
+    return FitData(Ragged.of([[*row, 58] if row[0] % 2 else row for row in lists]), 60, "none")
+
+
+@pytest.mark.parametrize("counted", [1 << 23, 7 * 60, 1])
+def test_large_catalogs_are_solved_in_the_precision_of_the_run(counted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = EASE.fit(EASEConfig(regularization=20.0), FrozenConfig(), rectangle(), CONTEXT).weight
+    monkeypatch.setattr(ease, "_DOUBLE_UP_TO", 59)
+    monkeypatch.setattr(ease, "_COUNTED", counted)
+    single, double = (
+        EASE.fit(
+            EASEConfig(regularization=20.0),
+            FrozenConfig(),
+            rectangle(),
+            FitContext(RunConfig(device="cpu", precision=p)),
+        ).weight
+        for p in ("float32", "float64")
+    )
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(double.float(), exact, rtol=0, atol=1e-8)
+    torch.testing.assert_close(single, exact, rtol=0, atol=2e-6)
+    assert bool((single[59] == 0).all())
+    assert bool((single[:, 59] == 0).all())
+
+
+def test_a_catalog_that_does_not_fit_is_refused_with_its_size() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"ease for 10,000,000 items takes 400,000\.0 GB on cpu\. Use item_knn or als"
+    ):
+        fitted(FitData(ROWS, 10**7, "none"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("doubles", "matrices"), [(0, 1.0), (20_000, 3.0)])
+def test_it_takes_one_matrix_of_memory(doubles: int, matrices: float) -> None:
+    """In a process of its own: the highest resident memory grows by so many float32 matrices, and little more."""
+    code = f"""
+import resource, torch
+from rediffuse.baselines import ease
+from rediffuse.config import RunConfig
+from rediffuse.protocols import FitContext, FitData
+from rediffuse.types import Ragged
+torch.set_num_threads(1)
+ease._DOUBLE_UP_TO = {doubles}
+context = FitContext(RunConfig(device="cpu"))
+def fit(rows, n):
+    ease.EASE.fit(ease.EASEConfig(), ease.EASEConfig(), FitData(Ragged.of(rows), n, "none"), context)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = fit([[0, 1], [1, 2]], 3)
+print(fit([[i, (7 * i + 1) % 6000, (13 * i + 5) % 6000] for i in range(6000)], 6000) - before)
+"""
+    grown = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    one = 6000**2 * 4 / 2**20
+    assert grown < matrices * one + 120
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", [(EASE, EASEConfig()), (Popularity, PopularityConfig())])
 def test_answers_come_back_to_main_memory(method) -> None:
@@ -122,8 +184,8 @@ def test_figures_on_movielens_as_shipped(real: Path) -> None:
     task = Task.of(dataset, protocol.report)
     assert (len(task.query), task.undefined) == (5949, 0)
     data = FitData(dataset.history("train"), len(dataset.catalog), dataset.events.order)
-    ease = EASE.fit(EASEConfig(regularization=1000.0), FrozenConfig(), data, CONTEXT)
-    found = evaluate(ease, task, protocol)
+    model = EASE.fit(EASEConfig(regularization=1000.0), FrozenConfig(), data, CONTEXT)
+    found = evaluate(model, task, protocol)
     golden = {"recall@10": 0.1066, "recall@20": 0.1816, "ndcg@10": 0.0910, "ndcg@20": 0.1165}
     assert {name: round(found.mean(name), 4) for name in golden} == pytest.approx(golden, abs=2e-4)
     popular = evaluate(Popularity.fit(PopularityConfig(), FrozenConfig(), data, CONTEXT), task, protocol)

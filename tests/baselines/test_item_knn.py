@@ -27,12 +27,12 @@ def fitted(**settings: object) -> ItemKNN:
     return method
 
 
-@pytest.mark.parametrize("block", [4096, 5])
+@pytest.mark.parametrize("numbers", [1 << 25, 5 * ITEMS, 1])
 @pytest.mark.parametrize(("neighbors", "shrink"), [(4, 20.0), (1, 0.0), (100, 3.0)])
 def test_scores_are_those_of_the_formula(
-    neighbors: int, shrink: float, block: int, monkeypatch: pytest.MonkeyPatch
+    neighbors: int, shrink: float, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_knn, "_BLOCK", block)
+    monkeypatch.setattr(item_knn, "_COMPARED", numbers)
     x = np.zeros((40, ITEMS))
     for user, row in enumerate(histories().to_lists()):
         x[user, row] = 1

@@ -2,7 +2,7 @@
 
 | equation | here |
 |---|---|
-| G = X^T X + lambda I, P = G^-1 | `EASE.fit` |
+| G = X^T X + lambda I, P = G^-1 | `EASE.fit`, `inverse.py::invert` |
 | B_ij = -P_ij / P_jj, B_jj = 0 (eq. 8) | `EASE.fit` |
 | scores = x B (eq. 1) | `EASE.recommend` |
 
@@ -18,10 +18,11 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from rediffuse.baselines.inverse import invert
 from rediffuse.baselines.rows import binary_matrix
-from rediffuse.config import FrozenConfig
+from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
-from rediffuse.errors import refuse_options
+from rediffuse.errors import InvalidInput, refuse_options, say
 from rediffuse.grounding.topk import top_k
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.types import Options, Query, Ranking
@@ -37,7 +38,8 @@ class EASEConfig(RecencyConfig):
 class EASE:
     """score = x B with B (I, I).
 
-    Limits: I^2 memory and I^3 time once, in float64: three I x I matrices at a time.
+    Limits: I^3 multiply-adds once, on the device, and one I x I matrix: everything happens in its memory. Up to 20,000
+    items it is solved in float64 (and then rounded, which takes half of it once more), beyond in the run's precision.
     """
 
     Config: ClassVar[type[FrozenConfig]] = EASEConfig
@@ -60,20 +62,21 @@ class EASE:
 
     @classmethod
     def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
-        """Solve for B. Raises: InvalidInput when recency is asked of data without order."""
+        """Solve for B.
+
+        Raises: InvalidInput when recency is asked of data without order, the matrix does not fit into memory, or lambda is
+            too small for the precision.
+        """
         del training
         assert isinstance(config, EASEConfig)
         config.check_order(data.order)
-        x = binary_matrix(data)
-        gram = (x.T @ x).toarray()
-        gram[np.diag_indices_from(gram)] += config.regularization
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
-        weight = inverse / -np.diag(inverse)
-        np.fill_diagonal(weight, 0.0)
-        # The inverse comes in column order; rows are what a history sums up.
-        return cls(
-            config, torch.from_numpy(np.ascontiguousarray(weight, dtype=context.run.precision)).to(context.run.device)
-        )
+        weight = _gram(data, _solved_in(data.n_items, context.run), context.run.device)
+        weight.diagonal().add_(config.regularization)
+        invert(weight)
+        # The inverse is symmetric, so its rows can be divided as its columns should be: rows are what a history sums up.
+        weight /= -weight.diagonal().clone()
+        weight.fill_diagonal_(0)
+        return cls(config, weight.to(getattr(torch, context.run.dtype)))
 
     @property
     def n_items(self) -> int:
@@ -98,3 +101,29 @@ class EASE:
         assert isinstance(config, EASEConfig)
         weight = state["weight"]
         return cls(config, weight.view(len(weight), len(weight)).to(device))
+
+
+_DOUBLE_UP_TO = 20_000
+_COUNTED = 1 << 23
+"""Numbers of the block of G that is counted at a time: 32 MiB."""
+
+
+def _solved_in(n_items: int, run: RunConfig) -> torch.dtype:
+    """Doubles where they fit into 3.2 GB; counts are exact in either format up to 16.7 million users an item."""
+    return getattr(torch, "float64" if n_items <= _DOUBLE_UP_TO else run.dtype)
+
+
+def _gram(data: FitData, dtype: torch.dtype, device: str) -> Tensor:
+    """X^T X, (I, I), counted on the processor a block of rows at a time."""
+    try:
+        gram = torch.empty(data.n_items, data.n_items, dtype=dtype, device=device)
+    except RuntimeError:
+        size = f"{data.n_items**2 * dtype.itemsize / 1e9:,.1f} GB"
+        raise InvalidInput(
+            say(f"The matrix of ease for {data.n_items:,} items takes {size} on {device}", remedy="Use item_knn or als")
+        ) from None
+    x = binary_matrix(data, np.float32)
+    columns, step = x.T.tocsr(), max(1, _COUNTED // data.n_items)
+    for start in range(0, data.n_items, step):
+        gram[start : start + step] = torch.from_numpy((columns[start : start + step] @ x).toarray())
+    return gram

@@ -45,7 +45,7 @@ class ItemKNN:
 
     Config: ClassVar[type[FrozenConfig]] = ItemKNNConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
-    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"ml-1m-clean": {"neighbors": 100, "shrink": 5.0}}
     controls: ClassVar[frozenset[str]] = frozenset()
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "neighbors": Range(5, 500, log=True),
@@ -65,18 +65,18 @@ class ItemKNN:
         del training, context
         assert isinstance(config, ItemKNNConfig)
         config.check_order(data.order)
-        x = binary_matrix(data)
+        x = binary_matrix(data, np.float32)
         norms = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
-        k = min(config.neighbors, data.n_items)
+        k, columns, step = min(config.neighbors, data.n_items), x.T.tocsr(), max(1, _COMPARED // data.n_items)
         found: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, data.n_items, _BLOCK):
-            mine = slice(start, min(start + _BLOCK, data.n_items))
-            together = (x[:, mine].T @ x).toarray()
-            likeness = together / np.maximum(norms[mine, None] * norms + config.shrink, np.finfo(np.float64).tiny)
+        for start in range(0, data.n_items, step):
+            mine = slice(start, min(start + step, data.n_items))
+            likeness = (columns[mine] @ x).toarray()
+            likeness /= np.maximum(norms[mine, None] * norms + config.shrink, np.finfo(np.float32).tiny)
             likeness[np.arange(len(likeness)), np.arange(mine.start, mine.stop)] = 0.0
             found.append(tuple(torch.from_numpy(likeness).topk(k, dim=1)))  # pyright: ignore[reportArgumentType]
         values, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return cls(config, neighbors, values.to(torch.float32))
+        return cls(config, neighbors, values)
 
     @property
     def n_items(self) -> int:
@@ -107,4 +107,5 @@ class ItemKNN:
         return cls(config, neighbors, likeness)
 
 
-_BLOCK = 4096
+_COMPARED = 1 << 25
+"""Numbers of the block of likeness that is looked at at a time: 128 MiB."""

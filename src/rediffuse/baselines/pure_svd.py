@@ -62,8 +62,8 @@ class PureSVD:
         # A fixed start makes the iteration repeat itself.
         found = cast("Any", linalg.svds(binary_matrix(data), k=min(config.rank, least - 1), v0=np.ones(least)))
         # The sign of a direction is arbitrary and has no effect on x V V^T.
-        directions = np.ascontiguousarray(found[2].T, dtype=context.run.precision)
-        strengths = torch.from_numpy(found[1].astype(context.run.precision))
+        directions = np.ascontiguousarray(found[2].T, dtype=context.run.dtype)
+        strengths = torch.from_numpy(found[1].astype(context.run.dtype))
         return cls(config, torch.from_numpy(directions).to(context.run.device), strengths)
 
     @property
