@@ -1,6 +1,7 @@
 """How events are parted, as a value: the recipe is recorded with the result."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from rediffuse.config import FrozenConfig
 from rediffuse.data.interactions import Interactions
 from rediffuse.errors import InvalidConfig, InvalidInput, say, unknown
+from rediffuse.random import stable_key
 
 PARTS = ("train", "valid", "test")
 Share = Annotated[float, Field(gt=0, lt=0.5)]
@@ -23,6 +25,16 @@ class AsShipped(FrozenConfig):
     recipe: Literal["as-shipped"] = "as-shipped"
     parts: tuple[str, ...] = PARTS
     """Their names in the order in which they stand in time, earliest first."""
+
+
+class ShippedTail(FrozenConfig):
+    """Train and test came with the data; the last of each user's training events, as shipped, select."""
+
+    recipe: Literal["shipped-tail"] = "shipped-tail"
+    parts: tuple[str, ...] = PARTS
+    """Their names, the one that selects between the shipped ones."""
+    valid: Share = 0.1
+    """Share of a user's shipped training events: rounded down, at least one; a single one is kept to learn from."""
 
 
 class GlobalTime(FrozenConfig):
@@ -51,14 +63,67 @@ class LeaveLastOut(FrozenConfig):
     recipe: Literal["leave-last-out"] = "leave-last-out"
 
 
-Recipe = AsShipped | GlobalTime | UserOrder | LeaveLastOut
-_RECIPES: dict[str, type[Recipe]] = {
-    "as-shipped": AsShipped,
+class ColdItems(FrozenConfig):
+    """A drawn share of the items is never learned from: all their events select or test, whoever took them.
+
+    Whether an item is drawn depends on the seed and its id alone, so items that join later move no other.
+    """
+
+    recipe: Literal["cold-items"] = "cold-items"
+    valid: Share = 0.1
+    """Chance of an item that its events are in valid."""
+    test: Share = 0.1
+    """Chance of an item that its events are in test."""
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """Another seed draws other items."""
+
+
+class ColdUsers(FrozenConfig):
+    """A drawn share of the users is never learned from: their first events are given as history, their last are asked.
+
+    Users are drawn like the items of cold-items. Users with a single event only train.
+    Reference: strong generalization, Marlin 2004; Liang et al. 2018 (Mult-VAE), section 4.1.
+    """
+
+    recipe: Literal["cold-users"] = "cold-users"
+    valid: Share = 0.1
+    """Chance of a user to select."""
+    test: Share = 0.1
+    """Chance of a user to test."""
+    asked: Share = 0.2
+    """Share of a cold user's events that is asked: the last ones, rounded down, at least one."""
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """Another seed draws other users."""
+
+
+Recipe = AsShipped | ShippedTail | GlobalTime | UserOrder | LeaveLastOut | ColdItems | ColdUsers
+_SHIPPED: dict[str, type[Recipe]] = {"as-shipped": AsShipped, "shipped-tail": ShippedTail}
+_MADE: dict[str, type[Recipe]] = {
     "global-time": GlobalTime,
     "user-order": UserOrder,
     "leave-last-out": LeaveLastOut,
+    "cold-items": ColdItems,
+    "cold-users": ColdUsers,
 }
+_RECIPES = {**_SHIPPED, **_MADE}
 RECIPES: Sequence[str] = tuple(_RECIPES)
+
+COLD_USER_PARTS = ("train", "valid-history", "valid", "test-history", "test")
+
+_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "cold-items": {
+        "name": "cold-items",
+        "fit": ["train"],
+        "selection": {"relevant": "valid", "history": ["train"], "mask": ["train"]},
+        "report": {"relevant": "test", "history": ["train"], "mask": ["train", "valid"]},
+    },
+    "cold-users": {
+        "name": "cold-users",
+        "fit": ["train"],
+        "selection": {"relevant": "valid", "history": ["valid-history"], "mask": ["valid-history"]},
+        "report": {"relevant": "test", "history": ["test-history"], "mask": ["test-history"]},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -94,25 +159,74 @@ def recipe_from_json(value: dict[str, Any]) -> Recipe:
     return TypeAdapter[Recipe](Annotated[Recipe, Field(discriminator="recipe")]).validate_python(value)
 
 
-def split(events: Interactions, recipe: Recipe) -> Split:
+def protocols_of(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The evaluation protocols that go with a recipe, by name, the default first; none where the standard one fits."""
+    own = _PROTOCOLS.get(recipe.recipe)
+    return {recipe.recipe: deepcopy(own)} if own else {}
+
+
+def split(
+    events: Interactions, recipe: Recipe, *, users: Sequence[str] | None = None, items: Sequence[str] | None = None
+) -> Split:
     """Part events by a recipe.
 
+    Args: users, items: external ids in the order of their numbers, what cold users and items are drawn by; None: the
+        numbers themselves.
     Raises: InvalidInput when the recipe needs an order or times that the data has not, or a part stays empty.
     """
-    if isinstance(recipe, AsShipped):
+    if isinstance(recipe, AsShipped | ShippedTail):
         raise InvalidInput(
-            say("as-shipped keeps the parts a data set came with; this one has none", allowed=", ".join(RECIPES[1:]))
+            say(f"{recipe.recipe} keeps the parts a data set came with; this one has none", allowed=", ".join(_MADE))
         )
+    names = COLD_USER_PARTS if isinstance(recipe, ColdUsers) else PARTS
     if isinstance(recipe, GlobalTime):
         part = _by_time(events, recipe)
+    elif isinstance(recipe, ColdItems):
+        part = _drawn(items or _numbers(events.n_items), recipe)[events.frame["item"].to_numpy()]
+    elif events.order == "none":
+        raise InvalidInput(say(f"{recipe.recipe} needs events in a known order; this data has none"))
+    elif isinstance(recipe, ColdUsers):
+        part = _by_cold_user(events, recipe, users or _numbers(events.n_users))
     else:
-        if events.order == "none":
-            raise InvalidInput(say(f"{recipe.recipe} needs events in a known order; this data has none"))
         part = _by_user(events, recipe)
-    for place, name in enumerate(PARTS):
+    for place, name in enumerate(names):
         if not (part == place).any():
             raise InvalidInput(say(f"{recipe.recipe} leaves the part {name!r} empty", remedy="Choose another recipe"))
-    return Split(recipe, PARTS, part)
+    return Split(recipe, names, part)
+
+
+def tail(users: pl.Series, share: float) -> pl.Series:
+    """Which events are the last of their user: a share, rounded down, at least one, and none of a single event.
+
+    Args: users: (n,) whose each event is, in any order; a user's own events stand in their order.
+    Returns: (n,) Boolean.
+    """
+    size, place = pl.len().over("user"), pl.int_range(pl.len()).over("user")
+    count = pl.when(size > 1).then(_rounded(size, share).clip(1)).otherwise(0)
+    return users.alias("user").to_frame().select(last=place >= size - count)["last"]
+
+
+def _rounded(size: pl.Expr, share: float) -> pl.Expr:
+    """A share, rounded down; 100 * 0.29 is 28.999.. in binary."""
+    return (size * share + 1e-9).floor()
+
+
+def _numbers(count: int) -> Sequence[str]:
+    return tuple(map(str, range(count)))
+
+
+def _drawn(ids: Sequence[str], recipe: ColdItems | ColdUsers) -> NDArray[np.int8]:
+    """(n,) 0 for those learned from, 1 for those that select, 2 for those that test: a function of (seed, id) alone."""
+    keys = np.fromiter((stable_key(f"{recipe.seed}\x1f{name}") for name in ids), np.int64, len(ids))
+    uniform = keys.view(np.uint64) / 2.0**64
+    return np.where(uniform < recipe.test, 2, np.where(uniform < recipe.test + recipe.valid, 1, 0)).astype(np.int8)
+
+
+def _by_cold_user(events: Interactions, recipe: ColdUsers, ids: Sequence[str]) -> NDArray[np.int8]:
+    users = events.frame["user"].to_numpy()
+    asked = tail(events.frame["user"], recipe.asked).to_numpy()
+    drawn = np.where(np.bincount(users, minlength=events.n_users) > 1, _drawn(ids, recipe), 0)[users]
+    return np.where(drawn > 0, 2 * drawn - 1 + asked, 0).astype(np.int8)
 
 
 def _by_time(events: Interactions, recipe: GlobalTime) -> NDArray[np.int8]:
@@ -129,8 +243,7 @@ def _by_user(events: Interactions, recipe: UserOrder | LeaveLastOut) -> NDArray[
         test = pl.when(size >= 3).then(1).otherwise(0)
         valid = test
     else:
-        # 100 * 0.29 is 28.999.. in binary
-        test, valid = ((size * share + 1e-9).floor() for share in (recipe.test, recipe.valid))
+        test, valid = (_rounded(size, share) for share in (recipe.test, recipe.valid))
     left = size - pl.col("position")
     part = pl.when(left <= test).then(2).when(left <= test + valid).then(1).otherwise(0)
     return events.frame.select(part.cast(pl.Int8)).to_series().to_numpy()

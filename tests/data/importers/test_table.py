@@ -443,7 +443,7 @@ def test_an_item_that_stands_twice_or_has_no_id_is_refused(write: Write) -> None
 
 def test_the_importer_is_detected(write: Write, tmp_path: Path) -> None:
     assert detect(write(CSV)) == "table"
-    with refused("holds no train_list.npy. Allowed: a file (table: CSV, TSV"):
+    with refused("holds no files of a known format. Got 'events.csv'. Allowed: a file (table: CSV, TSV"):
         detect(tmp_path)
     (tmp_path / "train_list.npy").touch()
     assert detect(tmp_path) == "diffrec"
