@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rivals.ranking import rank_metrics
-from rediffuse.evaluation.accuracy import METRICS, hits, ties_against_us
+from rediffuse.evaluation.accuracy import METRICS, hits, of_lists, ties_against_us
 from rediffuse.types import Ragged, Ranking
 
 
@@ -82,6 +83,16 @@ def test_relevant_items_stand_behind_their_ties() -> None:
     assert found.items.tolist() == [[5, 2, 7, 1, 8]]
     assert found.scores.tolist() == scores.tolist()
     assert float(METRICS["recall"](found, Ragged.of([[5, 1, 8]]), 3)) == pytest.approx(1 / 3)
+
+
+def test_among_equals_the_lower_number_goes_first() -> None:
+    ranking = Ranking(torch.tensor([[9, 4, 7, 2, 3]]), torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.5]]))
+    assert ties_against_us(ranking, Ragged.of([[2, 4]])).items.tolist() == [[7, 9, 2, 4, 3]]
+
+
+def test_lists_without_scores_are_read_as_rankings() -> None:
+    found = METRICS["recall"](of_lists(np.array([[4, 7, -1]], np.int32)), Ragged.of([[7, 9]]), 3)
+    assert found.tolist() == [0.5]
 
 
 def test_ties_keep_the_padding_last_and_the_reason() -> None:

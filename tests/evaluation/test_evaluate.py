@@ -1,7 +1,10 @@
 """Asking a recommender, and scoring its lists against us."""
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,10 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from rediffuse import registry
+from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
+from rediffuse.denoisers import MLPDenoiser
+from rediffuse.evaluation.accuracy import METRICS, of_lists
+from rediffuse.evaluation.beyond_accuracy import Background, beyond
 from rediffuse.evaluation.evaluate import SPARE, Scores, Task, evaluate
-from rediffuse.evaluation.protocol import Phase, Protocol
+from rediffuse.evaluation.protocol import Phase, Protocol, protocol_for
+from rediffuse.evaluation.slices import slices
 from rediffuse.grounding import top_k
+from rediffuse.grounding.fallback import WithFallback
+from rediffuse.models.diffrec import DiffRec, DiffRecConfig
+from rediffuse.protocols import FitContext, FitData, Recommender
 from rediffuse.random import stable_key
 from rediffuse.types import Options, Query, Ranking
 
@@ -81,12 +93,132 @@ def test_ties_are_settled_against_us_however_long_they_are(tiny: Dataset, values
         assert scores.mean("recall@10") == 0
 
 
-def test_the_batch_size_changes_no_figure(tiny: Dataset) -> None:
-    model, task = scored(tiny, 20), Task.of(tiny, PROTOCOL.report)
-    first, *others = (evaluate(model, task, PROTOCOL, batch_size=size) for size in (1, 7, 512))
-    for other in others:
-        assert np.array_equal(first.values, other.values)
-    assert first.names == PROTOCOL.names
+@dataclass
+class Shaky:
+    """Last bits that depend on how many are asked about, on the place among them, and on nothing else."""
+
+    table: Tensor
+
+    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+        del options, seed
+        places = torch.arange(len(query)).unsqueeze(1)
+        noise = ((places * 7919 + len(query) * 104729 + torch.arange(self.table.shape[1]) * 31) % 97) * 1e-7
+        return top_k(self.table[query.user] + noise, k, seen=query.exclude)
+
+
+def everything(model: Recommender, dataset: Dataset, task: Task, protocol: Protocol, batch_size: int) -> str:
+    """A checksum of all that is published of a method, and of its lists and values."""
+    scores = evaluate(model, task, protocol, batch_size=batch_size)
+    background = Background.of(dataset, protocol, task)
+    published = {
+        "metrics": {name: value.to_json() for name, value in scores.intervals.items()},
+        "beyond": {
+            name: value.to_json()
+            for name, value in beyond(scores.lists, task.relevant, background, protocol.ks).items()
+        },
+        "slices": [
+            (part.by, part.label, part.users, part.value.to_json())
+            for part in slices(scores, task, background.data, protocol.select_by)
+        ],
+    }
+    text = json.dumps(published).encode()
+    return hashlib.sha256(
+        text + scores.values.tobytes() + scores.lists.tobytes() + scores.fallback.tobytes()
+    ).hexdigest()
+
+
+def untrained(dataset: Dataset, hidden: tuple[int, ...], dtype: torch.dtype, **settings: object) -> DiffRec:
+    """A DiffRec with drawn weights: its scores lie close together, so that last bits would decide."""
+    config = DiffRecConfig.make(hidden=hidden, **settings)
+    denoiser = MLPDenoiser(len(dataset.catalog), hidden, generator=torch.Generator().manual_seed(0))
+    return DiffRec(config, denoiser.to(dtype))
+
+
+def test_the_batch_size_changes_nothing_to_the_last_bit(tiny: Dataset) -> None:
+    task = Task.of(tiny, PROTOCOL.report)
+    data = FitData(tiny.history("train"), len(tiny.catalog), "time")
+    models: list[Recommender] = [
+        scored(tiny, 20),
+        Shaky(scored(tiny, 20).table),
+        WithFallback(untrained(tiny, (64, 32, 64), torch.float32), data.users_per_item()),
+        untrained(tiny, (64, 32, 64), torch.float64),
+        untrained(tiny, (64,), torch.float32, sampling_noise=True, start="noised_history", noise_scale=1.0),
+    ]
+    for model in models:
+        first, *others = (everything(model, tiny, task, PROTOCOL, size) for size in (512, 1, 7))
+        assert others == [first, first]
+    assert everything(models[0], tiny, task, PROTOCOL, 512) != everything(models[1], tiny, task, PROTOCOL, 512)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_batch_size_changes_nothing_at_real_size(real: Path) -> None:
+    """Some 500 users of MovieLens-1M and its whole catalog; networks and steps of the published size."""
+    from rediffuse.data.importers import diffrec
+
+    dataset = diffrec.load(real / "ml-1m_clean")
+    protocol = protocol_for(dataset)
+    whole = Task.of(dataset, protocol.report)
+    some = torch.arange(0, len(whole.query), 12)
+    task = Task(whole.query.select(some), whole.relevant.select(some), whole.undefined)
+    ease = registry.recipe("ease")
+    data = FitData(dataset.history(*protocol.fit), len(dataset.catalog), dataset.events.order)
+    models: list[Recommender] = [
+        ease.method.fit(ease.config, ease.training, data, FitContext(RunConfig(device="cpu"))),
+        untrained(dataset, (600, 200, 600), torch.float32),
+    ]
+    for model in models:
+        first, *others = (everything(model, dataset, task, protocol, size) for size in (512, 1, 7))
+        assert others == [first, first]
+
+
+@pytest.mark.gpu
+def test_the_batch_size_changes_nothing_on_a_gpu(tiny: Dataset) -> None:
+    task = Task.of(tiny, PROTOCOL.report)
+    config = DiffRecConfig.make(hidden=(64, 32, 64))
+    state = untrained(tiny, (64, 32, 64), torch.float32).state()
+    model = DiffRec.restore(config, state, "cuda")
+    first, *others = (everything(model, tiny, task, PROTOCOL, size) for size in (512, 1, 7))
+    assert others == [first, first]
+
+
+def test_lists_are_kept_as_they_were_scored(tiny: Dataset) -> None:
+    model, task = scored(tiny, 5), Task.of(tiny, PROTOCOL.report)
+    scores = evaluate(model, task, PROTOCOL)
+    assert scores.lists.shape == (len(task.query), 10)
+    assert scores.lists.dtype == np.int32
+    for name in PROTOCOL.names:
+        metric, _, k = name.partition("@")
+        again = METRICS[metric](of_lists(scores.lists), task.relevant, int(k))
+        assert again.tolist() == scores.of(name).tolist()
+    assert not scores.fallback.any()
+
+
+def test_ties_are_settled_by_number_whatever_came_first() -> None:
+    """All items tie: what a model happened to put first does not matter, only relevance and number."""
+    dataset = events(*((user, item, "train") for user in "ab" for item in "z"), *(("a", item, "test") for item in "vx"))
+    task = Task.of(dataset, Phase(relevant="test", history=("train",), mask=()))
+    only = Protocol.make(ks=[2], select_by="recall@2")
+    scores = evaluate(Scored(torch.zeros(2, 3)), task, only)
+    assert dataset.catalog.items.ids == ("v", "x", "z")
+    assert scores.lists.tolist() == [[2, 0]]
+
+
+def test_fallback_answers_are_marked(tiny: Dataset) -> None:
+    task = Task.of(tiny, Phase(relevant="test", history=("train",), mask=()))
+    data = FitData(tiny.history("train"), len(tiny.catalog), "time")
+    scores = evaluate(WithFallback(scored(tiny, 9), data.users_per_item()), task, PROTOCOL)
+    assert scores.fallback.tolist() == (task.query.history.lengths == 0).int().tolist()
+    assert 0 < scores.fallback.sum() < len(scores.fallback)
+
+
+def test_over_seeds_values_are_averaged_and_the_last_lists_kept() -> None:
+    one, two = (
+        Scores(("recall@1",), np.array([[v]]), np.array([[item]], np.int32)) for v, item in ((0.0, 4), (1.0, 5))
+    )
+    found = Scores.over_seeds([one, two])
+    assert found.values.tolist() == [[0.5]]
+    assert found.lists.tolist() == [[5]]
 
 
 def test_options_and_seed_are_handed_on(tiny: Dataset) -> None:

@@ -25,10 +25,13 @@ from rediffuse.cli.console import (
 from rediffuse.cli.memory import peak_rss_mb
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say
+from rediffuse.evaluation.beyond_accuracy import Background, beyond
 from rediffuse.evaluation.evaluate import Task
 from rediffuse.evaluation.evaluate import evaluate as score
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.report import Result
+from rediffuse.evaluation.slices import slices
+from rediffuse.evaluation.statistics import Interval
 from rediffuse.types import Options
 
 
@@ -48,12 +51,14 @@ def evaluate(
     """
     run = run_config(device, "float32", threads, seed)
     folder = read_model(model)
-    dataset = Dataset.read(data)
-    if tuple(folder.items) != dataset.catalog.items.ids:
+    dataset = Dataset.read(data).numbered_like(folder.items)
+    if len(dataset.catalog) > len(folder.items):
+        new = dataset.catalog.items.ids[len(folder.items)]
         raise InvalidInput(
             say(
-                "Model and dataset number their items differently",
-                remedy="Evaluate on the dataset it was trained on, or train it anew",
+                "The dataset has items that the model has never seen",
+                got=new,
+                remedy="Evaluate on the dataset it was trained on, or go on with it: rediffuse train --from MODEL",
             )
         )
     found = _protocol(folder, dataset, protocol)
@@ -67,6 +72,7 @@ def evaluate(
     began = time.perf_counter()
     scores = score(recommender, task, found, options=Options(steps=steps), seed=seed)
     seconds = time.perf_counter() - began
+    background = Background.of(dataset, found, task)
     result = Result(
         method=folder.method,
         dataset=dataset.name,
@@ -78,13 +84,30 @@ def evaluate(
         undefined=task.undefined,
         settings={**folder.config, **({"steps": steps} if steps else {})},
         role=registry.methods()[folder.method].role,
+        beyond=beyond(scores.lists, task.relevant, background, found.ks),
+        slices=slices(scores, task, background.data, found.select_by),
     )
-    rows = [(name, f"{i.mean:.4f}", f"{i.low:.4f}", f"{i.high:.4f}") for name, i in result.metrics.items()]
-    show_table(f"{result.method} on {dataset.name}, protocol {found.name}", ("metric", "mean", "low", "high"), rows)
+    _show(result, found)
     tell(f"{result.users:,} users, {task.undefined:,} without anything to find; {seconds:.1f} s")
     for leak in leaks:
         tell(f"Leak: {leak}", "bold red")
     write_result(json, result.to_json())
+
+
+def _show(result: Result, protocol: Protocol) -> None:
+    """Print the metrics, what the lists are like besides, and the selection metric on parts of users and items."""
+    for title, values in (
+        (f"{result.method} on {result.dataset}, protocol {protocol.name}", result.metrics),
+        ("Beyond accuracy", result.beyond),
+    ):
+        show_table(title, ("metric", "mean", "low", "high"), [(name, *_cells(i)) for name, i in values.items()])
+    rows = [(part.by, part.label, f"{part.users:,}", *_cells(part.value)) for part in result.slices]
+    show_table(f"{protocol.select_by} on parts", ("parted by", "part", "users", "mean", "low", "high"), rows)
+
+
+def _cells(interval: Interval) -> tuple[str, str, str]:
+    mean, low, high = (f"{value:.4f}" for value in (interval.mean, interval.low, interval.high))
+    return mean, low, high
 
 
 def _protocol(folder: ModelFolder, dataset: Dataset, name: str | None) -> Protocol:

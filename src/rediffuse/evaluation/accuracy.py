@@ -5,7 +5,9 @@ R is the set of relevant items of a user, n its size, hits the relevant items am
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rediffuse.protocols import Metric
@@ -60,6 +62,12 @@ def average_precision(ranking: Ranking, relevant: Ragged, k: int) -> Tensor:
     return (found * found.cumsum(1) / _ranks(found)).sum(1) / _size(relevant).clamp(max=k)
 
 
+def of_lists(lists: NDArray[np.int32]) -> Ranking:
+    """Bare lists as metrics take them. Args: lists: (U, K), -1 padded."""
+    items = torch.from_numpy(lists).to(torch.int64)
+    return Ranking(items, torch.zeros(items.shape))
+
+
 METRICS: Mapping[str, Metric] = {
     "recall": recall,
     "ndcg": ndcg,
@@ -71,11 +79,12 @@ METRICS: Mapping[str, Metric] = {
 
 
 def ties_against_us(ranking: Ranking, relevant: Ragged) -> Ranking:
-    """Put relevant items behind all others of exactly the same score."""
+    """Put relevant items behind all others of exactly the same score; among equals the lower number goes first."""
     found = hits(ranking, relevant, ranking.items.shape[1])
-    last = torch.sort(found.to(torch.int8), dim=1, stable=True).indices
-    order = torch.sort(ranking.scores.gather(1, last), dim=1, descending=True, stable=True).indices
-    order = last.gather(1, order)
+    order = ranking.items.argsort(dim=1)
+    order = order.gather(1, torch.sort(found.gather(1, order).to(torch.int8), dim=1, stable=True).indices)
+    last = torch.sort(ranking.scores.gather(1, order), dim=1, descending=True, stable=True).indices
+    order = order.gather(1, last)
     return Ranking(ranking.items.gather(1, order), ranking.scores.gather(1, order), fallback=ranking.fallback)
 
 
