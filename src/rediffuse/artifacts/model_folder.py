@@ -9,7 +9,6 @@
 No pickle, no code, and no name of a module: a folder can only name a registered method.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rediffuse.artifacts.card import card
 from rediffuse.errors import ArtifactError, say
 from rediffuse.files import new_folder, open_folder, write_json, write_text
 
@@ -56,7 +56,7 @@ class ModelFolder:
     """(I,) float32, users per item."""
     tensors: Mapping[str, Tensor]
     made: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Versions and seconds."""
+    """Versions, seconds, and what else the card tells (`card`)."""
 
 
 def write_model(folder: Path, model: ModelFolder) -> None:
@@ -77,7 +77,8 @@ def write_model(folder: Path, model: ModelFolder) -> None:
         )
         facts = {"format_version": FORMAT_VERSION, **{key: getattr(model, key) for key in (*REQUIRED, "made")}}
         write_json(place / "model.json", facts)
-        write_text(place / "README.md", _card(model))
+        numbers = sum(tensor.numel() for tensor in model.tensors.values())
+        write_text(place / "README.md", card(facts, items=model.items, numbers=numbers))
 
 
 def read_model(folder: Path) -> ModelFolder:
@@ -109,20 +110,3 @@ def read_model(folder: Path) -> ModelFolder:
         tensors=tensors,
         made=facts.get("made", {}),
     )
-
-
-def _card(model: ModelFolder) -> str:
-    """The model card: what it is, what it learned from, what it reached."""
-
-    def block(title: str, value: object) -> str:
-        return f"## {title}\n\n```json\n{json.dumps(value, indent=1, ensure_ascii=False)}\n```\n"
-
-    parameters = sum(tensor.numel() for tensor in model.tensors.values())
-    head = (
-        f"# {model.method}\n\nTrained by rediffuse on `{model.data.get('name')}`: {len(model.items)} items, "
-        f"{parameters:,} numbers learned.\nFigures below are of the selection part; "
-        "`rediffuse evaluate MODEL --data DATASET` reads the report part.\n"
-    )
-    parts = {"Metrics": model.metrics, "Settings": model.config, "Training": model.training, "Run": model.run}
-    parts |= {"Protocol": model.protocol, "Data": model.data, "Made": model.made}
-    return "\n".join([head, *(block(title, dict(value)) for title, value in parts.items())])
