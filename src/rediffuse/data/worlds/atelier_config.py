@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+VERSION = "1"
+"""Rises with every change that draws another world from the same size and seed."""
 DAY_US = 86_400_000_000
 DAYS = 731
 """2024 and 2025."""
@@ -63,11 +65,14 @@ class AtelierConfig:
     """Log odds that a cart becomes a purchase at average fit."""
     fit: float = 0.5
     """Gain of both log odds per unit of fit."""
+    alternatives: int = 0
+    """0: every item is drawn from the whole softmax. Else by rejection, and the fit is measured against so many draws."""
 
 
 SIZES: Mapping[str, AtelierConfig] = MappingProxyType(
     {
         "tiny": AtelierConfig(users=160, items=240, brands=12, styles=5, sessions=8.0),
         "small": AtelierConfig(users=2_000, items=1_000),
+        "large": AtelierConfig(users=1_000_000, items=100_000, styles=16, sessions=4.0, alternatives=32),
     }
 )

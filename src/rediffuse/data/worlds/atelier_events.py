@@ -1,7 +1,9 @@
 """What happens in Atelier: visits, the views in them, and the few that end in a cart and a purchase."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import polars as pl
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from rediffuse.data.worlds.atelier_config import DAY_US, DAYS, END_US, START_US, WEEKS, AtelierConfig
 from rediffuse.data.worlds.atelier_items import item_ids
-from rediffuse.data.worlds.atelier_truth import YEAR_DAYS, Truth, Utility, fit_of, trend_term, week_of
+from rediffuse.data.worlds.atelier_truth import YEAR_DAYS, Truth, Utility, fit_of, trend_term, week_of, weeks_table
 from rediffuse.data.worlds.atelier_users import UserTable, user_ids
 
 HOUR_US = DAY_US // 24
@@ -34,9 +36,17 @@ class Choices:
     """See `fit_of`."""
 
 
-def draw_events(utility: Utility, rng: Generator) -> tuple[pl.DataFrame, Truth]:
-    """Draw all events, and the truth completed with the trend that they made."""
-    views, truth = _choose(utility, *_views(utility.config, utility.users, rng), rng)
+Choose = Callable[[Utility, NDArray[np.int64], NDArray[np.int64], Generator], tuple[Choices, Truth]]
+"""Draws the item of every view: (utility, users, times, random numbers) -> views and the truth with its trend."""
+
+
+def draw_events(utility: Utility, rng: Generator, choose: Choose | None = None) -> tuple[pl.DataFrame, Truth]:
+    """Draw all events, and the truth completed with the trend that they made.
+
+    Args: choose: how items are drawn; None: from the whole softmax, exactly.
+    Returns: user and item (numbers), time_us, kind and value, by time.
+    """
+    views, truth = (choose or _choose)(utility, *_views(utility.config, utility.users, rng), rng)
     config = utility.config
 
     def moves_on(log_odds: float, fit: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -50,7 +60,25 @@ def draw_events(utility: Utility, rng: Generator) -> tuple[pl.DataFrame, Truth]:
     time_us = np.concatenate((views.time_us, cart_us, bought_us))
     kind = np.repeat(np.arange(3), (len(views.user), len(cart), len(bought)))
     order = np.lexsort((row, kind, time_us))
-    return _frame(utility, views.user[row[order]], views.item[row[order]], time_us[order], kind[order]), truth
+    return _log(utility, views.user[row[order]], views.item[row[order]], time_us[order], kind[order]), truth
+
+
+def text_frame(log: pl.DataFrame, n_users: int, n_items: int) -> pl.DataFrame:
+    """The events as a shop would export them: user, item, time_us, kind, value, event_id; ids are text."""
+    number = pl.int_range(log.height, eager=True).cast(pl.String).str.zfill(8)
+    return log.select(
+        user=pl.Series(user_ids(n_users)).gather(log["user"]),
+        item=pl.Series(item_ids(n_items)).gather(log["item"]),
+        time_us="time_us",
+        kind=pl.col("kind").cast(pl.String),
+        value="value",
+        event_id="E" + number,
+    )
+
+
+def passed_by(time_us: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Part of all visits begun by a time, 0 at the start and 1 at the end. Args: time_us: any shape."""
+    return np.interp(time_us - START_US, *_rhythm())
 
 
 def _views(config: AtelierConfig, users: UserTable, rng: Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -74,6 +102,7 @@ def _views(config: AtelierConfig, users: UserTable, rng: Generator) -> tuple[NDA
     return np.repeat(visitor, size)[order], time_us[order]
 
 
+@cache
 def _rhythm() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Microseconds after the start, and the part of all visits begun by then: evenings, weekends and December are busy."""
     hour = np.arange(DAYS * 24)
@@ -89,7 +118,7 @@ def _choose(
     utility: Utility, user: NDArray[np.int64], time_us: NDArray[np.int64], rng: Generator
 ) -> tuple[Choices, Truth]:
     """Draw the item of every view, a week at a time, since a week's trend is made by the weeks before it."""
-    trend = np.zeros((WEEKS, len(utility.items)))
+    trend = weeks_table(len(utility.items))
     recent = np.zeros(len(utility.items))
     item, fit = np.zeros(len(user), dtype=np.int64), np.zeros(len(user))
     point = rng.random(len(user))
@@ -120,21 +149,19 @@ def _seconds(rng: Generator, n: int, *, median: float, spread: float, most: floa
     return (seconds * SECOND_US).astype(np.int64)
 
 
-def _frame(
+def _log(
     utility: Utility,
     user: NDArray[np.int64],
     item: NDArray[np.int64],
     time_us: NDArray[np.int64],
     kind: NDArray[np.int64],
 ) -> pl.DataFrame:
-    number = pl.int_range(len(user), eager=True).cast(pl.String).str.zfill(8)
     return pl.DataFrame(
         {
-            "user": pl.Series(user_ids(len(utility.users))).gather(user),
-            "item": pl.Series(item_ids(len(utility.items))).gather(item),
+            "user": user.astype(np.uint32),
+            "item": item.astype(np.uint32),
             "time_us": time_us,
-            "kind": pl.Series(KINDS).gather(kind),
+            "kind": pl.Series(KINDS, dtype=pl.Enum(KINDS)).gather(kind),
             "value": utility.items.price[item],
-            "event_id": "E" + number,
         }
     )

@@ -120,7 +120,13 @@ def draw_items(config: AtelierConfig, rng: Generator) -> ItemTable:
 
 def item_ids(n: int) -> list[str]:
     """External ids of item numbers 0 .. n-1."""
-    return [f"A{number:05d}" for number in range(n)]
+    return numbered("A", n)
+
+
+def numbered(letter: str, n: int) -> list[str]:
+    """Ids that sort like their numbers: five digits, more where there are more."""
+    width = max(5, len(str(n - 1)))
+    return [f"{letter}{number:0{width}d}" for number in range(n)]
 
 
 def item_frame(items: ItemTable) -> pl.DataFrame:

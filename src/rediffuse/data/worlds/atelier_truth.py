@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rediffuse.data.worlds.atelier_config import DAY_US, DAYS, END_US, START_US, AtelierConfig
+from rediffuse.data.worlds.atelier_config import DAY_US, DAYS, END_US, START_US, WEEKS, AtelierConfig
 from rediffuse.data.worlds.atelier_items import CATEGORIES, SEASON_PEAK, ItemTable
 from rediffuse.data.worlds.atelier_users import Styles, UserTable
 from rediffuse.errors import InvalidInput, say
@@ -28,9 +28,9 @@ class Utility:
 
         Args: user, time_us: (n,). Returns: (n, I).
         """
-        weights = _product(self.mixture(user, time_us), self._densities)
+        weights = _product(self.mixture(user, time_us), self.densities)
         who, place = np.unique(user, return_inverse=True)
-        weights *= np.exp(_product(self._user_terms[who], self._item_terms))[place]
+        weights *= np.exp(_product(self._user_terms[who], self.item_terms))[place]
         weights *= self._days[(time_us - START_US) // DAY_US]
         return weights
 
@@ -40,14 +40,14 @@ class Utility:
         return (1.0 - gone) * self.users.style_first[user] + gone * self.users.style_last[user]
 
     @cached_property
-    def _densities(self) -> NDArray[np.float64]:
+    def densities(self) -> NDArray[np.float64]:
         """(K, I) style densities to the power of `taste`, each with mean 1 over the catalog."""
         log = self.config.taste * self.styles.log_density(self.items)
         density = np.exp(log - log.max(axis=1, keepdims=True))
         return density / density.mean(axis=1, keepdims=True)
 
     @cached_property
-    def _relative_price(self) -> NDArray[np.float64]:
+    def relative_price(self) -> NDArray[np.float64]:
         """(I,) log price against the middle of the category."""
         return np.log(self.items.price / np.array([c.price for c in CATEGORIES])[self.items.category])
 
@@ -60,22 +60,28 @@ class Utility:
         return np.concatenate((brand, users.category, users.log_budget[:, None] / self.config.budget_width**2), axis=1)
 
     @cached_property
-    def _item_terms(self) -> NDArray[np.float64]:
+    def item_terms(self) -> NDArray[np.float64]:
         """(brands + categories + 1, I): which brand, which category, and the price."""
         brand = np.arange(self.config.brands)[:, None] == self.items.brand
         category = np.arange(len(CATEGORIES))[:, None] == self.items.category
-        return np.concatenate((brand, category, self._relative_price[None]), axis=0, dtype=np.float64)
+        return np.concatenate((brand, category, self.relative_price[None]), axis=0, dtype=np.float64)
 
     @cached_property
     def _days(self) -> NDArray[np.float64]:
-        """(days + 1, I) exp(appeal + budget + season + novelty), 0 before the launch; one row for each day."""
-        config, items = self.config, self.items
-        day = np.arange(DAYS + 1)[:, None]
+        """(days + 1, I), a row of `on_day` for each day."""
+        return self.on_day(np.arange(DAYS + 1))
+
+    def on_day(self, day: NDArray[np.int64]) -> NDArray[np.float64]:
+        """exp(appeal + budget + season + novelty), the budget without its user; 0 before the launch.
+
+        Args: day: (n,) days since the start. Returns: (n, I).
+        """
+        config, items, day = self.config, self.items, day[:, None]
         peak = np.append(SEASON_PEAK, 0.0)[items.season]
         season = np.where(items.season < 4, np.cos(2 * np.pi * (day - peak) / YEAR_DAYS), 0.0)
         age = day - items.launch_day
         novelty = np.exp(-np.maximum(age, 0) / config.novelty_days)
-        budget = -0.5 * (self._relative_price / config.budget_width) ** 2
+        budget = -0.5 * (self.relative_price / config.budget_width) ** 2
         total = items.appeal + budget + config.season * season + config.novelty * novelty
         return np.where(age >= 0, np.exp(total), 0.0)
 
@@ -101,6 +107,11 @@ class Truth:
         _check("time_us", time_us, START_US, END_US)
         weights = self.utility.weights(user, time_us) * np.exp(self.trend[week_of(time_us)])
         return weights / weights.sum(axis=1, keepdims=True)
+
+
+def weeks_table(n_items: int) -> NDArray[np.float64]:
+    """(weeks, I) zeros: the trend before anything was viewed."""
+    return np.zeros((WEEKS, n_items))
 
 
 def week_of(time_us: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,12 +8,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from rediffuse.data.worlds.atelier_config import DAY_US, DAYS, START_US, AtelierConfig
-from rediffuse.data.worlds.atelier_items import CATEGORIES, PATTERNS, ItemTable
+from rediffuse.data.worlds.atelier_items import CATEGORIES, PATTERNS, ItemTable, numbered
 
 AGE_BANDS = ("18-24", "25-34", "35-49", "50+")
 REGIONS = ("north", "east", "south", "west", "abroad")
 TIERS = ("bronze", "silver", "gold")
 FAVOURITE_BRANDS = 3
+BUDGET_SPREAD = 0.45
+LOYALTY_SHAPE = 4.0
+STANDING_NOISE = 0.4
+TIER_QUANTILES = (0.6, 0.9)
+MIXTURE_FLOOR = 1e-9
 LAST_JOIN_DAY = round(0.7 * DAYS)
 
 
@@ -62,7 +67,7 @@ class Styles:
 
 @dataclass(frozen=True)
 class UserTable:
-    """The users as arrays, in the order of the user numbers; all but the last four are latent."""
+    """The users as arrays, in the order of the user numbers; all before `joined_us` are latent."""
 
     style_first: NDArray[np.float64]
     """(U, K) mixture at the start, rows sum to 1."""
@@ -86,6 +91,8 @@ class UserTable:
     """(U,) number in `REGIONS`."""
     tier: NDArray[np.int64]
     """(U,) number in `TIERS`."""
+    concentration: NDArray[np.float64]
+    """(age bands, K), not of a user but of all: the Dirichlet law from which mixtures are drawn."""
 
     def __len__(self) -> int:
         """Number of users, U."""
@@ -124,27 +131,28 @@ def draw_users(config: AtelierConfig, styles: Styles, rng: Generator) -> UserTab
     lean = rng.gamma(2.0, size=(len(AGE_BANDS), k)) + 1.0
     prior = config.style_concentration * k * lean / lean.sum(axis=1, keepdims=True)
     first, fresh = (_dirichlet(prior[age], rng) for _ in range(2))
-    log_budget = rng.normal(0.0, 0.45, n)
+    log_budget = rng.normal(0.0, BUDGET_SPREAD, n)
     activity = rng.normal(0.0, config.activity_spread, n)
-    standing = log_budget + activity + rng.normal(0.0, 0.4, n)
+    standing = log_budget + activity + rng.normal(0.0, STANDING_NOISE, n)
     return UserTable(
         style_first=first,
         style_last=(1.0 - config.drift) * first + config.drift * fresh,
         favourite=_favourites(first @ styles.brand, rng),
-        loyalty=config.loyalty * rng.gamma(4.0, 0.25, n),
+        loyalty=config.loyalty * rng.gamma(LOYALTY_SHAPE, 1.0 / LOYALTY_SHAPE, n),
         category=rng.normal(0.0, config.category_spread, (n, len(CATEGORIES))),
         log_budget=log_budget,
         visits=config.sessions * np.exp(activity - config.activity_spread**2 / 2),
         joined_us=_joined(config, rng),
         age_band=age,
         region=rng.choice(len(REGIONS), n, p=(0.3, 0.2, 0.25, 0.2, 0.05)),
-        tier=np.digitize(standing, np.quantile(standing, (0.6, 0.9))),
+        tier=np.digitize(standing, np.quantile(standing, TIER_QUANTILES)),
+        concentration=prior,
     )
 
 
 def user_ids(n: int) -> list[str]:
     """External ids of user numbers 0 .. n-1."""
-    return [f"U{number:05d}" for number in range(n)]
+    return numbered("U", n)
 
 
 def user_frame(users: UserTable) -> pl.DataFrame:
@@ -167,7 +175,7 @@ def _squared(x: NDArray[np.float64], centre: NDArray[np.float64], width: float) 
 
 def _dirichlet(concentration: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
     """One draw per row. The floor keeps a row of underflowing gammas a distribution."""
-    draw = rng.standard_gamma(concentration) + 1e-9
+    draw = rng.standard_gamma(concentration) + MIXTURE_FLOOR
     return draw / draw.sum(axis=1, keepdims=True)
 
 
