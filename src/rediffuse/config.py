@@ -53,17 +53,22 @@ class RunConfig(FrozenConfig):
 
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`; auto takes a GPU where there is one."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Number format of weights and activations. Schedules are always float64."""
+    precision: Literal["float32", "float64", "mixed"] = "float32"
+    """Number format of weights and activations; mixed trains with bfloat16 products and float32 weights. Schedules are always float64."""
     threads: int = Field(default=0, ge=0)
     """Processor threads; 0 leaves the choice to torch."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Seeds training, and the draws of stochastic answers."""
 
+    @property
+    def dtype(self) -> str:
+        """The number format of weights."""
+        return "float64" if self.precision == "float64" else "float32"
+
     def resolve(self) -> Self:
         """The same with `auto` and 0 replaced by what this machine has; sets the thread count.
 
-        Raises: InvalidConfig when the device is not there.
+        Raises: InvalidConfig when the device is not there, or gains nothing from bfloat16 where mixed is asked for.
         """
         import torch
 
@@ -77,7 +82,21 @@ class RunConfig(FrozenConfig):
             there = False
         if not there:
             raise InvalidConfig(say("This device is not available", got=self.device, allowed="auto, cpu, cuda, cuda:N"))
+        if self.precision == "mixed" and not _gains_from_bfloat16(device):
+            raise InvalidConfig(
+                say(f"This device ({device}) has no fast bfloat16", got="mixed", remedy="Use --precision float32")
+            )
         return self.model_copy(update={"device": device, "threads": torch.get_num_threads()})
+
+
+def _gains_from_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are faster than in float32: on processors with instructions for them, and on GPUs."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 
 def parse_value(text: str) -> Any:

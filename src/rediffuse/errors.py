@@ -29,6 +29,10 @@ class ArtifactError(RediffuseError):
     """A model or dataset folder is incomplete, altered or of another kind."""
 
 
+class StorageError(RediffuseError, OSError):
+    """A file could not be written or read: the disk is full, broken or closed to us."""
+
+
 class MissingExtra(RediffuseError, ImportError):  # noqa: N818
     """An optional library is not installed."""
 

@@ -1,20 +1,24 @@
 """Files that are either whole or not there, and checksums.
 
-A folder is written beside its final place, synced, then renamed: a reader never meets half of it.
+A file or folder is written beside its final place, synced, then renamed: a reader never meets half of it. While it
+is written its owner holds a lock on it, which the system drops with the owner: what a killed process left behind is
+told from what a living one is writing, and goes when the same place is written next.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rediffuse.errors import ArtifactError, InvalidInput, say
+from rediffuse.errors import ArtifactError, InvalidInput, StorageError, say
 
 MANIFEST = "manifest.json"
 
@@ -25,20 +29,54 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Publish a text file atomically: temporary sibling, flush, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path)
+@contextmanager
+def storage(what: Path) -> Generator[None]:
+    """Turn whatever a library says when it cannot write into one sentence.
+
+    Raises: StorageError naming the place and the system's reason.
+    """
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except StorageError:
         raise
-    _sync_folder(path.parent)
+    except (OSError, *_library_errors()) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageError(
+            say(
+                f"{str(what)!r} could not be written",
+                got=reason,
+                remedy="Make room or choose another place; nothing half-written was left",
+            )
+        ) from error
+
+
+@contextmanager
+def new_file(target: Path) -> Generator[Path]:
+    """Yield a temporary sibling of `target`; when the block ends well it is synced and becomes `target`, else it vanishes.
+
+    Raises: StorageError when the system refuses.
+    """
+    target = target.absolute()
+    with storage(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover(target)
+        temporary = _sibling(target)
+        try:
+            with temporary.open("xb") as file:
+                _lock(file.fileno())
+                yield temporary
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Publish a text file atomically. Raises: StorageError."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -70,21 +108,24 @@ def new_folder(target: Path, *, kind: str = "folder", replace: bool = False) -> 
 
     Args: kind: what the folder is, kept in the manifest.   replace: put it in the place of a folder of the same kind
         that is exactly as it was made; anything else is never touched.
-    Raises: InvalidInput when the target exists and may not be replaced.
+    Raises: InvalidInput when the target exists and may not be replaced; StorageError when the system refuses.
     """
     target = target.absolute()
-    if target.exists() and not (replace and _untouched(target, kind)):
-        raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(target)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _write_manifest(temporary, kind)
-        _swap_in(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with storage(target):
+        recover(target)
+        if target.exists() and not (replace and _untouched(target, kind)):
+            raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _sibling(target)
+        temporary.mkdir()
+        try:
+            with _held(temporary):
+                yield temporary
+                _write_manifest(temporary, kind)
+                _swap_in(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def verify(folder: Path) -> dict[str, str]:
@@ -112,21 +153,24 @@ def verify(folder: Path) -> dict[str, str]:
 
 
 def recover(target: Path) -> None:
-    """Clear up after a process that was killed while it replaced `target`.
+    """Clear up after processes that were killed while they wrote or replaced `target`.
 
-    The folder that had stepped aside comes back where the new one never arrived; half-written siblings go. For the
-    one owner of a target: what another process is writing there would go too.
+    The folder that had stepped aside comes back where the new one never arrived; half-written siblings go. What a
+    living process is writing stays.
     """
     ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}(\.old)?")
     if not target.parent.is_dir():
         return
-    for path in sorted(target.parent.iterdir(), reverse=True):  # an .old stands before the folder it made way for
-        if ours.fullmatch(path.name):
-            if path.name.endswith(".old") and not target.exists():
-                path.rename(target)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-    _sync_folder(target.parent)
+    left = [path for path in target.parent.iterdir() if ours.fullmatch(path.name) and not _in_use(path)]
+    for path in sorted(left, reverse=True):  # an .old stands before the folder it made way for
+        if path.name.endswith(".old") and not target.exists():
+            path.rename(target)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if left:
+        _sync_folder(target.parent)
 
 
 def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:
@@ -185,9 +229,11 @@ def _swap_in(temporary: Path, target: Path) -> None:
         if replaced:
             aside.rename(target)
         raise
-    _sync_folder(target.parent)
-    if replaced:
-        shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _sync_folder(target.parent)
+    finally:
+        if replaced:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -196,3 +242,39 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[None]:
+    """Keep others from taking a folder for left behind; the lock goes with it through a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _in_use(path: Path) -> bool:
+    """Whether somebody who lives holds the lock on a sibling; what stepped aside belongs to the one it made way for."""
+    try:
+        handle = os.open(path.with_name(path.name.removesuffix(".old")), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        _lock(handle)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What the libraries we write with raise instead of OSError, of those that are loaded."""
+    found = [("polars.exceptions", "PolarsError"), ("safetensors", "SafetensorError"), ("pyarrow", "ArrowException")]
+    return tuple(vars(sys.modules[module])[name] for module, name in found if module in sys.modules)

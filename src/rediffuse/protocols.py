@@ -161,11 +161,23 @@ class Progress:
     """One report of a running training."""
 
     epoch: int
+    """Passes over the data that are complete."""
     epochs: int
     loss: float
+    """Mean over the examples of the last epoch, or of the running one so far."""
     seconds: float
+    """Since the training began, interruptions left out."""
     validation: float | None = None
     best: bool = False
+    examples: int = 0
+    """Of the running epoch, when it is not complete yet."""
+    rate: float = 0.0
+    """Examples a second."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is a sign of life from inside an epoch."""
+        return self.examples > 0
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,7 @@ class FitContext:
     validate: Callable[[Recommender], float] | None = None
     """The selection metric of a candidate model; None when there is no selection part."""
     report: Callable[[Progress], None] = lambda _: None
+    """Called after every epoch, now and then inside one, and again for the epochs of an earlier process."""
     checkpoint: "CheckpointStore | None" = None
     initial: Mapping[str, Tensor] | None = None
     """`state` of an earlier model to go on from, its items the first of this catalog; closed forms need none."""
@@ -184,8 +197,12 @@ class FitContext:
 class CheckpointStore(Protocol):
     """Keeps the one newest state of a training run."""
 
+    def due(self) -> bool:
+        """Whether so much time has passed that a state should be kept, also inside an epoch."""
+        ...
+
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None: ...
-    def load(self) -> tuple[dict[str, Tensor], dict[str, object]] | None: ...
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
 
 
 class Method(Recommender, Protocol):
@@ -237,9 +254,9 @@ class Trainable(Protocol[BatchT]):
         ...
 
     def batches(self, generator: torch.Generator) -> Iterator[BatchT]:
-        """One epoch."""
+        """One epoch, in steps; all draws are made before the first. A resumed epoch skips steps, so let `loss` do the work."""
         ...
 
     def loss(self, batch: BatchT, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Per-example values by name, (B,) each; "loss" is the one that is minimised in the mean."""
+        """Per-example values by name, (B,) each; "loss" is the one that is minimised in the mean, "level" the noise level."""
         ...

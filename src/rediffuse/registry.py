@@ -6,26 +6,29 @@ class that keeps the `Method` protocol. A model folder can only name what stands
 
 import importlib
 import platform
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from torch import Tensor
 
 import rediffuse
 from rediffuse.artifacts import ModelFolder, read_model, write_model
+from rediffuse.baselines.popularity import Popularity
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.vocabulary import Vocabulary
-from rediffuse.errors import ArtifactError, InvalidConfig, say, unknown
+from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, say, unknown
 from rediffuse.evaluation.evaluate import Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Model
 from rediffuse.grounding.fallback import WithFallback
-from rediffuse.protocols import CheckpointStore, FitContext, FitData, Method, Progress, Recommender
+from rediffuse.protocols import CheckpointStore, FitContext, FitData, Method, Progress, Range, Recommender, Tunable
 
 Role = Literal["control", "classic", "diffusion", "method"]
 
@@ -47,6 +50,8 @@ METHODS: Mapping[str, Entry] = {
     "item_knn": Entry("rediffuse.baselines.item_knn:ItemKNN", "classic"),
     "pure_svd": Entry("rediffuse.baselines.pure_svd:PureSVD", "classic"),
     "ease": Entry("rediffuse.baselines.ease:EASE", "classic"),
+    "als": Entry("rediffuse.baselines.als:ALS", "classic"),
+    "multvae": Entry("rediffuse.baselines.multvae:MultVAE", "classic"),
     "diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion"),
     "t-diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion", {"recency": "linear"}),
 }
@@ -56,6 +61,13 @@ def methods() -> dict[str, Entry]:
     """All registered methods: ours, then those of installed packages."""
     foreign = {point.name: Entry(point.value) for point in entry_points(group="rediffuse.methods")}
     return {**foreign, **METHODS}
+
+
+RECENCY: Mapping[str, Mapping[str, Tunable]] = {
+    "linear": {"weight_min": Range(0.0, 1.0)},
+    "exponential": {"half_life": Range(1.0, 200.0, log=True)},
+}
+"""What tuning may vary in recency weights."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,29 @@ class Recipe:
     def label(self) -> str:
         """Name or name:preset."""
         return f"{self.name}:{self.preset}" if self.preset else self.name
+
+    def changed(self, settings: Mapping[str, Any]) -> "Recipe":
+        """The same with some settings changed."""
+        known = {**self.config.model_dump(), **self.training.model_dump(), **settings}
+        config, training = (
+            type(kind).make({key: value for key, value in known.items() if key in type(kind).model_fields})
+            for kind in (self.config, self.training)
+        )
+        return replace(self, config=config, training=training)
+
+    def tunable(self) -> dict[str, Tunable]:
+        """What tuning may vary: what the method names, and how fast it forgets where it does."""
+        recency = vars(self.config).get("recency")
+        return {**self.method.tunable, **RECENCY.get(str(recency), {})}
+
+    def describe(self) -> dict[str, Any]:
+        """Name and settings, ready for JSON."""
+        return {"name": self.name, **self.config.model_dump(mode="json"), **self.training.model_dump(mode="json")}
+
+    @property
+    def summary(self) -> str:
+        """What the method is: the first line of its module's docstring."""
+        return (sys.modules[self.method.__module__].__doc__ or "").strip().partition("\n")[0]
 
     @property
     def seeded(self) -> bool:
@@ -122,10 +157,16 @@ class Fitted:
     seconds: float
     folder: ModelFolder
     """Ready to be written."""
+    course: Sequence[Progress] = ()
+    """How the training on the selection part went, epoch by epoch; empty for closed forms."""
 
     def write(self, folder: Path) -> None:
         """Publish as a model folder. Raises: InvalidInput when it exists already."""
         write_model(folder, self.folder)
+
+    def noting(self, **made: Any) -> "Fitted":
+        """The same with more said on how it came to be."""
+        return replace(self, folder=replace(self.folder, made={**self.folder.made, **made}))
 
 
 def fit(
@@ -135,16 +176,21 @@ def fit(
     run: RunConfig,
     *,
     report: Callable[[Progress], None] = lambda _: None,
-    checkpoint: CheckpointStore | None = None,
+    checkpoints: Callable[[str], CheckpointStore | None] = lambda _: None,
+    earlier: ModelFolder | None = None,
+    refit: bool = True,
 ) -> Fitted:
-    """Train a method on the parts the protocol names, choosing epochs on its selection part.
+    """Train a method on the parts the protocol names, choosing epochs on its selection part; then refit if it says so.
 
+    Args: checkpoints: "training" or "refit" -> where that part of the work keeps its state.
+        earlier: a model of this method to go on from; its items must be the first of the catalog.
+        refit: False leaves a refit out, as tuning does.
     Raises: InvalidInput when protocol, data and method do not fit together.
     """
     protocol.check(dataset)
     run = run.resolve()
-    history = dataset.history(*protocol.fit)
-    data = FitData(history, len(dataset.catalog), dataset.events.order)
+    initial = None if earlier is None else _initial(earlier, dataset)
+    data = _fit_data(dataset, protocol.fit)
     popularity = data.users_per_item()
     task = Task.of(dataset, protocol.selection)
     only = protocol.only(protocol.select_by)
@@ -152,19 +198,29 @@ def fit(
     def validate(model: Recommender) -> float:
         return evaluate(WithFallback(model, popularity), task, only, seed=run.seed).mean(protocol.select_by)
 
-    course: dict[str, int] = {}
+    course: list[Progress] = []
 
     def note(progress: Progress) -> None:
-        course["epochs"] = progress.epoch
-        if progress.best:
-            course["best_epoch"] = progress.epoch
+        if not progress.partial:
+            course.append(progress)
         report(progress)
 
     began = time.perf_counter()
-    method = chosen.method.fit(chosen.config, chosen.training, data, FitContext(run, validate, note, checkpoint))
+    context = FitContext(run, validate, note, checkpoints("training"), initial)
+    method = chosen.method.fit(chosen.config, chosen.training, data, context)
+    selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
+    control = evaluate(WithFallback(Popularity(popularity), popularity), task, protocol, seed=run.seed)
+    best = max((p.epoch for p in course if p.best), default=0)
+    parts = protocol.fit
+    if refit and protocol.refit:
+        parts, data = protocol.refit, _fit_data(dataset, protocol.refit)
+        popularity = data.users_per_item()
+        training = chosen.training.model_copy(update={"epochs": best} if best else {})
+        context = FitContext(run, None, report, checkpoints("refit"), initial)
+        method = chosen.method.fit(chosen.config, training, data, context)
     seconds = time.perf_counter() - began
     model = WithFallback(method, popularity)
-    selection = evaluate(model, task, protocol, seed=run.seed)
+    epochs = {"epochs": course[-1].epoch, "best_epoch": best} if course else {}
     folder = ModelFolder(
         method=chosen.name,
         config=chosen.config.model_dump(mode="json"),
@@ -172,14 +228,54 @@ def fit(
         run=run.model_dump(mode="json"),
         protocol=protocol.describe(dataset),
         metrics={name: interval.to_json() for name, interval in selection.intervals.items()},
-        data={"name": dataset.name, "content_sha256": dataset.digest(), "fit": list(protocol.fit)},
+        data={
+            "name": dataset.name,
+            "content_sha256": dataset.digest(),
+            "fit": list(parts),
+            "users": len(dataset.users),
+            "events": len(dataset.events),
+        },
         items=dataset.catalog.items.ids,
         titles=tuple(dataset.catalog.titles()),
         popularity=popularity,
         tensors=method.state(),
-        made={**versions(), "preset": chosen.preset, "fit_seconds": round(seconds, 3), **course},
+        made={
+            **versions(),
+            "preset": chosen.preset,
+            "summary": chosen.summary,
+            "changed": [
+                *chosen.config.model_dump(exclude_defaults=True),
+                *chosen.training.model_dump(exclude_defaults=True),
+            ],
+            "controls": {"popularity": {n: i.to_json() for n, i in control.intervals.items()}},
+            "fit_seconds": round(seconds, 3),
+            **epochs,
+            **({"course": [course_json(p) for p in course]} if course else {}),
+        },
     )
-    return Fitted(chosen, method, model, seconds, folder)
+    return Fitted(chosen, method, model, seconds, folder, course)
+
+
+def course_json(progress: Progress) -> dict[str, Any]:
+    """One epoch of a training, ready for JSON: what the log and the model folder hold."""
+    names = ("epoch", "loss", "validation", "seconds", "best")
+    return {name: getattr(progress, name) for name in names}
+
+
+def _fit_data(dataset: Dataset, parts: Sequence[str]) -> FitData:
+    return FitData(dataset.history(*parts), len(dataset.catalog), dataset.events.order)
+
+
+def _initial(earlier: ModelFolder, dataset: Dataset) -> Mapping[str, Tensor]:
+    """What an earlier model learned, once it is clear that it fits. Raises: InvalidInput when it does not."""
+    if dataset.catalog.items.ids[: len(earlier.items)] != earlier.items:
+        raise InvalidInput(
+            say(
+                "The items of the earlier model are not the first of this catalog, in its order",
+                remedy="Let `train --from` number them, or use Dataset.numbered_like",
+            )
+        )
+    return earlier.tensors
 
 
 def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommender]:
@@ -204,6 +300,16 @@ def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommen
             )
         )
     return method, WithFallback(method, folder.popularity)
+
+
+def fitted(chosen: Recipe, folder: ModelFolder, device: str = "auto") -> Fitted:
+    """What `fit` had returned before the folder was written."""
+    method, model = restore(folder, device)
+    course = [
+        Progress(p["epoch"], p["epoch"], p["loss"], p["seconds"], p["validation"], p["best"])
+        for p in folder.made.get("course", [])
+    ]
+    return Fitted(chosen, method, model, folder.made["fit_seconds"], folder, course)
 
 
 def load(folder: str | Path, *, device: str = "auto") -> Model:

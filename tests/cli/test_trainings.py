@@ -36,7 +36,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_never_stopped(
         patch.setattr(FolderCheckpoint, "save", torn_save)
         said = command(*train, "--to", torn)
     assert said.code == 130
-    assert said.out == "Interrupted. The same command goes on from the last validation.\n"
+    assert said.out == "Interrupted. The same command goes on from the last checkpoint.\n"
     assert [path.name for path in torn.parent.iterdir()] == [".model.training"]
     other = command(*train, "--set", "levels=3", "--to", torn)
     assert other.code == 2

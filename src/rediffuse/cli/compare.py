@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,33 +26,20 @@ from rediffuse.cli.console import (
     settings,
     show_table,
     tell,
-    training_progress,
     write_result,
 )
-from rediffuse.cli.memory import forget_peak, peak_rss_mb
-from rediffuse.config import RunConfig
+from rediffuse.cli.running import Comparison, Run
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
-from rediffuse.evaluation.evaluate import Scores, Task, evaluate
-from rediffuse.evaluation.figures import require_plotting
+from rediffuse.evaluation.evaluate import Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
-from rediffuse.evaluation.report import Pair, Report, Result, SweepPoint, Walk, WalkItem, write_report
+from rediffuse.evaluation.report import Pair, Report, SweepPoint, Walk, WalkItem, require_report, write_report
 from rediffuse.evaluation.statistics import holm, paired
 from rediffuse.protocols import Stepwise
 from rediffuse.types import Options
 
 SWEEP = (1, 2, 5, 10, 20, 40, 100)
 WALKED_LEVELS = 6
-
-
-@dataclass(frozen=True)
-class Run:
-    """One method of a comparison: fitted, and scored on the same users as the others."""
-
-    fitted: registry.Fitted
-    scores: Scores
-    """Per-user values, the mean over seeds."""
-    result: Result
 
 
 def compare(
@@ -66,25 +52,37 @@ def compare(
     ] = None,
     sets: SetOption = None,
     json: JsonOption = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report here: .html (one self-contained page), .md or .json.")
+    ] = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Settings to try for every method on the selection part, the given ones first; 0: none."
+        ),
+    ] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for finished trials and models: the same command goes on from there.")
+    ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = 0,
 ) -> None:
-    """Train and score several methods under one protocol; paired tests, Holm-corrected.
+    """Tune, train and score several methods under one protocol; paired tests, Holm-corrected.
 
-    A setting for one method only is written METHOD.KEY=VALUE.
+    With --trials every method gets the same number of trials on the selection part, which the report part never
+    enters. A setting for one method only is written METHOD.KEY=VALUE.
 
-    Example: `rediffuse compare --data data/shop --methods popularity,ease,diffrec --report out/report.html`
+    Example: `rediffuse compare --data data/shop --methods popularity,ease,diffrec --trials 20 --report out/report.html`
     """
     run = run_config(device, precision, threads, 0)
     chosen = recipes(methods.split(","), settings(sets))
     dataset = Dataset.read(data)
     found = find_protocol(dataset, protocol, **({} if seeds is None else {"seeds": _seeds(seeds)}))
     if report is not None:
-        require_plotting()
-    task = Task.of(dataset, found.report)
-    made = make_report(dataset, run_all(dataset, chosen, found, task, run), found, task, run)
+        require_report(report)
+    work = Comparison(dataset, found, run, trials, keep)
+    made = make_report(work, work.run_all(chosen))
     show(made)
     write_result(json, made.to_json())
     if report is not None:
@@ -117,25 +115,23 @@ def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Rec
     return out
 
 
-def run_all(
-    dataset: Dataset, chosen: Sequence[registry.Recipe], protocol: Protocol, task: Task, run: RunConfig
-) -> list[Run]:
-    """Fit every method and score it on the same users."""
-    return [_run(dataset, recipe, protocol, task, run) for recipe in chosen]
-
-
-def make_report(dataset: Dataset, runs: Sequence[Run], protocol: Protocol, task: Task, run: RunConfig) -> Report:
+def make_report(work: Comparison, runs: Sequence[Run]) -> Report:
     """Test, sweep and watch: all that the page of a comparison shows."""
+    dataset, protocol, run = work.dataset, work.protocol, work.run
+    facts = dataset.facts
+    world = {"world": f"{facts['world']} {facts['version']}, recipe {facts['sha256']}"} if "world" in facts else {}
     return Report(
         title=f"Recommenders on {dataset.name}",
         results=[one.result for one in runs],
         pairs=_pairs(runs, protocol),
-        sweep=[point for one in runs for point in _sweep(one, task, protocol)],
-        walks=_walk(runs, dataset, task, protocol),
+        sweep=[point for one in runs for point in _sweep(one, work.task, protocol)],
+        walks=_walk(runs, dataset, work.task, protocol),
         select_by=protocol.select_by,
+        references=work.references(runs),
         facts={
             "command": shlex.join(["rediffuse", *sys.argv[1:]]),
             "dataset": f"{dataset.name}, content {dataset.digest()}",
+            **world,
             **{name: str(value) for name, value in registry.versions().items()},
             "device": f"{run.device}, {run.threads} threads, {run.precision}",
             "seeds": ", ".join(map(str, protocol.seeds)),
@@ -157,6 +153,14 @@ def show(report: Report) -> None:
         for r in report.results
     ]
     show_table(f"{report.title}, {report.results[0].users:,} users", ("method", *names, "fit s", "evaluate s"), rows)
+    for reference in report.references:
+        gaps = [
+            (name, *(f"{value:+.4f}" for value in (gap.mean, gap.low, gap.high)))
+            for name, gap in reference.gaps.items()
+        ]
+        reached = f"{reference.metrics[report.select_by].mean:.4f} (error {reference.error:.4f})"
+        title = f"{reference.name} reaches {reached}; it is ahead by (paired, 95 % interval)"
+        show_table(title, ("method", "mean", "low", "high"), gaps)
     if report.pairs:
         leader = report.pairs[0].a
         pairs = [
@@ -172,40 +176,6 @@ def show(report: Report) -> None:
         ]
         title = f"{leader} is ahead of the others on {report.select_by} by (paired, 95 % interval, Holm-corrected p)"
         show_table(title, ("method", "mean", "low", "high", "p"), pairs)
-
-
-def _run(dataset: Dataset, recipe: registry.Recipe, protocol: Protocol, task: Task, run: RunConfig) -> Run:
-    fitted: registry.Fitted | None = None
-    values: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-    seconds = {"fit": 0.0, "evaluate": 0.0}
-    forget_peak()
-    for seed in protocol.seeds if recipe.seeded else protocol.seeds[:1]:
-        with training_progress(f"Training {recipe.label}") as report:
-            fitted = registry.fit(recipe, dataset, protocol, RunConfig.make(run.model_dump(), seed=seed), report=report)
-        began = time.perf_counter()
-        values.append(evaluate(fitted.model, task, protocol, seed=seed).values)
-        seconds["fit"] += fitted.seconds
-        seconds["evaluate"] += time.perf_counter() - began
-    assert fitted is not None
-    scores = Scores(protocol.names, np.mean(values, axis=0))
-    by_seed = [Scores(protocol.names, v).mean(protocol.select_by) for v in values]
-    result = Result(
-        method=recipe.label,
-        dataset=dataset.name,
-        protocol=protocol.describe(dataset),
-        users=len(scores.values),
-        metrics=scores.intervals,
-        seconds={name: round(value / len(values), 3) for name, value in seconds.items()},
-        peak_rss_mb=peak_rss_mb(),
-        undefined=task.undefined,
-        settings={
-            **fitted.folder.config,
-            **fitted.folder.training,
-            f"{protocol.select_by} by seed": [None if np.isnan(v) else round(v, 6) for v in by_seed],
-        },
-        role=recipe.role,
-    )
-    return Run(fitted, scores, result)
 
 
 def _pairs(runs: Sequence[Run], protocol: Protocol) -> list[Pair]:

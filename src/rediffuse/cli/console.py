@@ -31,7 +31,9 @@ ProtocolOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="float32 or float64.")]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", help="float32, float64 or mixed (products in bfloat16, where the device gains).")
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0: torch decides.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seeds training and stochastic answers.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Reverse steps; no retraining needed.")]
@@ -99,7 +101,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 @contextmanager
 def training_progress(label: str) -> Generator[Callable[[protocols.Progress], None]]:
-    """A bar with rate, loss, best validation and time left; yields what to call with each report."""
+    """A bar with loss, best validation, rate and time left; yields what to call with each report."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -116,6 +118,7 @@ def training_progress(label: str) -> Generator[Callable[[protocols.Progress], No
             nonlocal best
             best = max(best, progress.validation if progress.validation is not None else best)
             note = f"loss {progress.loss:.4g}" + (f", best validation {best:.4f}" if best > float("-inf") else "")
+            note += f", {progress.rate:,.0f} rows/s" + (f", {progress.examples:,} rows" if progress.partial else "")
             bar.update(task, total=progress.epochs, completed=progress.epoch, note=note)
 
         yield report

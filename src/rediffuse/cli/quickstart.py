@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
-from rediffuse.cli.compare import make_report, recipes, run_all, show
+from rediffuse.cli.compare import make_report, recipes, show
 from rediffuse.cli.console import SeedOption, ThreadsOption, line, run_config, tell
 from rediffuse.cli.recommend import show_answer
+from rediffuse.cli.running import Comparison
 from rediffuse.data.importers.atelier import load
 from rediffuse.data.splits import GlobalTime
-from rediffuse.evaluation.evaluate import Task
-from rediffuse.evaluation.figures import require_plotting
 from rediffuse.evaluation.protocol import Protocol
-from rediffuse.evaluation.report import write_report
+from rediffuse.evaluation.report import require_report, write_report
 from rediffuse.files import new_folder, write_json
 from rediffuse.registry import load as load_model
 
@@ -39,7 +38,7 @@ def quickstart(
 
     Example: `rediffuse quickstart --to quickstart`
     """
-    require_plotting()
+    require_report(to / "report.html")
     run = run_config("auto", "float32", threads, seed)
     protocol = Protocol(seeds=(seed,))
     with new_folder(to, kind="quickstart", replace=True) as place:
@@ -48,17 +47,17 @@ def quickstart(
         dataset.write(place / "dataset")
         tell(f"    {len(dataset.users):,} users, {len(dataset.catalog):,} items, {len(dataset.events):,} events")
         tell(f"2/3 Training and ranking the whole catalog for every user: {', '.join(METHODS)}", "bold")
-        task = Task.of(dataset, protocol.report)
-        runs = run_all(dataset, recipes(METHODS, {}), protocol, task, run)
+        work = Comparison(dataset, protocol, run)
+        runs = work.run_all(recipes(METHODS, {}))
         for one in runs:
             one.fitted.write(place / "models" / one.fitted.recipe.label.replace(":", "-"))
-        report = make_report(dataset, runs, protocol, task, run)
+        report = make_report(work, runs)
         show(report)
         write_json(place / "results.json", report.to_json())
         write_report(place / "report.html", report)
     tell("3/3 One customer, before and after a purchase", "bold")
     _show_effect_of_one_event(
-        to / "models" / "diffrec-atelier", dataset.catalog.items.decode(task.query.history.to_lists()[0])
+        to / "models" / "diffrec-atelier", dataset.catalog.items.decode(work.task.query.history.to_lists()[0])
     )
     dataset_folder, model = to / "dataset", to / "models" / "diffrec-atelier"
     tell(f"\nLook at {to / 'report.html'}. Next:")

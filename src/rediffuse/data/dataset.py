@@ -8,7 +8,7 @@ manifest.json      bytes and SHA-256 of the others
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +99,21 @@ class Dataset:
     def with_split(self, recipe: Recipe) -> "Dataset":
         """The same events, parted by a recipe; protocols of an earlier split are dropped."""
         return replace(self, split=split(self.events, recipe), protocols={})
+
+    def numbered_like(self, ids: Sequence[str]) -> "Dataset":
+        """The same with items in a given order, as an earlier model knows them; items that are new come after.
+
+        Args: ids: of the model's items; those that this data has not stand there without events.
+        """
+        vocabulary = Vocabulary(tuple(ids)).extend(self.catalog.items.ids)
+        if vocabulary == self.catalog.items:
+            return self
+        new = pl.Series(vocabulary.encode(self.catalog.items.ids))
+        frame = self.events.frame.with_columns(item=new.gather(self.events.frame["item"]))
+        table = self.catalog.attributes.with_columns(pl.Series("item", self.catalog.items.ids))
+        catalog = Catalog.of(vocabulary, table)
+        events = Interactions(frame, len(self.users), len(vocabulary), self.events.order)
+        return replace(self, catalog=catalog, events=events)
 
     def history(self, *parts: str) -> Ragged:
         """One row per user with their events in the named parts (all when none is named), oldest first.

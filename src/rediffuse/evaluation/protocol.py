@@ -27,7 +27,9 @@ class Protocol(FrozenConfig):
     name: str = "standard"
     """What to call it."""
     fit: tuple[str, ...] = Field(default=("train",), min_length=1)
-    """The parts a method learns from; there is no refit for the report."""
+    """The parts a method learns from."""
+    refit: tuple[str, ...] = ()
+    """The parts it learns from anew for the report, once settings and epochs are chosen; empty: there is no refit."""
     selection: Phase = Phase(relevant="valid", history=("train",), mask=("train",))
     """Where hyper-parameters and epochs are chosen."""
     report: Phase = Phase(relevant="test", history=("train", "valid"), mask=("train", "valid"))
@@ -78,7 +80,8 @@ class Protocol(FrozenConfig):
             found.append(f"report: settings are chosen on {self.report.relevant!r} itself")
         for title, phase in (("selection", self.selection), ("report", self.report)):
             later = split.place(phase.relevant)
-            for use, parts in (("history", phase.history), ("fit", self.fit)):
+            learned = ("refit", self.refit) if phase is self.report and self.refit else ("fit", self.fit)
+            for use, parts in (("history", phase.history), learned):
                 found += [
                     f"{title}: {use} holds {part!r}, which is not earlier than {phase.relevant!r}"
                     for part in parts
@@ -88,7 +91,7 @@ class Protocol(FrozenConfig):
 
     def of_model(self, trained: "Protocol") -> Self:
         """The same question put to a model trained under another protocol: what it learned from and was chosen on are facts."""
-        return self.model_copy(update={"fit": trained.fit, "selection": trained.selection})
+        return self.model_copy(update={"fit": trained.fit, "refit": trained.refit, "selection": trained.selection})
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what would make a figure wrong.
@@ -104,7 +107,7 @@ class Protocol(FrozenConfig):
                 )
             )
         for phase in (self.selection, self.report):
-            for part in (phase.relevant, *phase.history, *phase.mask, *self.fit):
+            for part in (phase.relevant, *phase.history, *phase.mask, *self.fit, *self.refit):
                 dataset.split.place(part)
         if max(self.ks) > len(dataset.catalog):
             raise InvalidInput(

@@ -5,7 +5,7 @@
 | forward process, eq. 2-3 | `noise/process.py::add_noise` |
 | variance schedule, eq. 4 | `noise/schedules.py::linear_variance` |
 | posterior, eq. 7-8 and 10 | `noise/process.py::posterior_weights` |
-| loss and its weights, eq. 11-13 | `_RowTraining.loss`, `training/levels.py::loss_weights` |
+| loss and its weights, eq. 11-13 | `RowTraining.loss`, `training/levels.py::loss_weights` |
 | importance sampling of levels, eq. 14 | `training/levels.py::ImportanceLevels` |
 | inference, section 3.3, algorithm 2 | `DiffRec.recommend`: `samplers/starts.py`, `samplers/ancestral.py` |
 | network, section 3.2 | `denoisers/mlp.py::MLPDenoiser` |
@@ -35,7 +35,7 @@ from rediffuse.random import PhiloxNoise, stable_key
 from rediffuse.samplers import SAMPLERS, STARTS, evenly
 from rediffuse.training.corruption import drop
 from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
-from rediffuse.training.loop import TrainingConfig, fit
+from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.types import Options, Query, Ranking, SparseRows
 
 
@@ -151,14 +151,14 @@ class DiffRec:
         config.check_order(data.order)
         run = context.run
         generator = torch.Generator(run.device).manual_seed(stable_key(f"training {run.seed}"))
-        dtype = getattr(torch, run.precision)
+        dtype = getattr(torch, run.dtype)
         known = data.history.select(data.history.lengths.nonzero().squeeze(1))
         rows = weigh(known, config, data.n_items).to(run.device, dtype)
         denoiser = MLPDenoiser(data.n_items, config.hidden, time_width=config.time_width, generator=_cpu(run.seed))
-        task = _RowTraining(config, denoiser.to(run.device, dtype), rows, training.batch_size)
-        validate = context.validate
-        score = None if validate is None else lambda: validate(cls(config, denoiser))
-        fit(task, training, generator, validate=score, report=context.report, checkpoint=context.checkpoint)
+        if context.initial is not None:
+            take_over(denoiser, context.initial)
+        task = RowTraining(config, denoiser.to(run.device, dtype), rows, training.batch_size)
+        learn(task, training, generator, context, lambda: cls(config, denoiser))
         return cls(config, denoiser)
 
     @property
@@ -231,7 +231,7 @@ class DiffRec:
         return cls(config, denoiser.eval())
 
 
-class _RowTraining:
+class RowTraining:
     """The `Trainable`: noise a batch of rows, drop entries, compare the estimate with the clean rows."""
 
     def __init__(self, config: DiffRecConfig, denoiser: MLPDenoiser, rows: SparseRows, batch_size: int) -> None:
@@ -242,22 +242,22 @@ class _RowTraining:
         self.module = nn.ModuleDict({"denoiser": denoiser, "levels": self.levels})
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """Every row once, in a new order, (B, I) dense."""
+        """The numbers of the rows, each once, in a new order, (B,)."""
         order = torch.randperm(len(self.rows), generator=generator, device=generator.device)
-        for part in order.split(self.batch_size):
-            yield self.rows.select(part).dense()
+        yield from order.split(self.batch_size)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """w_t mean_i (x_0 - x0_hat)_i^2 / p_t. Args: batch: x_0 (B, I). Returns: loss and mse, (B,) each."""
-        t, p = self.levels.draw(batch.shape[0], generator)
-        x_t = batch
+        """w_t mean_i (x_0 - x0_hat)_i^2 / p_t. Args: batch: row numbers (B,). Returns: loss, mse and level, (B,) each."""
+        x0 = self.rows.select(batch).dense()
+        t, p = self.levels.draw(len(batch), generator)
+        x_t = x0
         if self.schedule.noisy:
-            x_t = add_noise(batch, t, torch.empty_like(batch).normal_(generator=generator), self.schedule)
-        x0 = self.denoiser(drop(x_t, self.config.dropout, generator), t)
-        mse = (x0 - batch).square().mean(1).to(torch.float64)
+            x_t = add_noise(x0, t, torch.empty_like(x0).normal_(generator=generator), self.schedule)
+        estimate = self.denoiser(drop(x_t, self.config.dropout, generator), t).to(x0.dtype)
+        mse = (estimate - x0).square().mean(1).to(torch.float64)
         loss = self.weights[t] * mse
         self.levels.record(t, loss)
-        return {"loss": loss / p, "mse": mse}
+        return {"loss": loss / p, "mse": mse, "level": t}
 
 
 def _cpu(seed: int) -> torch.Generator:

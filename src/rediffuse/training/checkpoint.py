@@ -1,9 +1,11 @@
 """The newest state of a training run on disk, so that the same command goes on after an interruption."""
 
 import shutil
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +21,15 @@ class FolderCheckpoint:
     folder: Path
     fingerprint: str
     """Of data, settings and machine choices: a state of another run is never continued."""
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """To be read by people: method, device, precision, threads, versions."""
+    every_s: float = 30.0
+    """At least so many seconds lie between two states that are kept inside an epoch."""
+    _saved: list[float] = field(default_factory=lambda: [time.monotonic()], init=False, compare=False)
+
+    def due(self) -> bool:
+        """As `CheckpointStore.due`."""
+        return time.monotonic() - self._saved[-1] >= self.every_s
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
         """Replace what was kept before."""
@@ -27,9 +38,10 @@ class FolderCheckpoint:
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                 place / "state.safetensors",
             )
-            write_json(place / "state.json", {"fingerprint": self.fingerprint, **state})
+            write_json(place / "state.json", {"fingerprint": self.fingerprint, "run": dict(self.facts), **state})
+        self._saved[:] = [time.monotonic()]
 
-    def load(self) -> tuple[dict[str, Tensor], dict[str, object]] | None:
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was kept, None when there is nothing.
 
         Raises: ArtifactError when it is damaged; InvalidInput when it belongs to another run.
@@ -39,6 +51,7 @@ class FolderCheckpoint:
             return None
         verify(self.folder)
         state = read_json(self.folder / "state.json")
+        state.pop("run")
         if state.pop("fingerprint") != self.fingerprint:
             raise InvalidInput(
                 say(

@@ -1,8 +1,9 @@
-"""The only optimiser loop: a generator of epochs, so that progress, validation and stopping live in its caller."""
+"""The only optimiser loop: a generator of steps, so that progress, checkpoints, validation and stopping live around it."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig
-from rediffuse.errors import TrainingDiverged, say
-from rediffuse.protocols import BatchT, CheckpointStore, Progress, Trainable
+from rediffuse.errors import InvalidInput, TrainingDiverged, say
+from rediffuse.protocols import BatchT, CheckpointStore, FitContext, Progress, Recommender, Trainable
+from rediffuse.training.state import State
 from rediffuse.training.stopping import Stopping
+
+PULSE_S = 0.5
+"""Seconds between two signs of life inside an epoch."""
 
 
 class TrainingConfig(FrozenConfig):
@@ -30,6 +35,8 @@ class TrainingConfig(FrozenConfig):
     """Epochs between two validations."""
     patience: PositiveInt = 20
     """Epochs without a better validation after which training stops."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of a running average of the weights, which is then what is validated and kept; 0 keeps the weights themselves."""
     official: bool = False
     """Compare validations rounded to 4 digits, as the authors' code does; may choose another epoch."""
 
@@ -51,114 +58,118 @@ def fit(
     validate: Callable[[], float] | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     checkpoint: CheckpointStore | None = None,
+    mixed: bool = False,
+    continued: bool = False,
 ) -> Fit:
     """Train until patience or epochs run out; the module ends with the weights of its best validation.
 
-    Without `validate` all epochs run and the last weights stay. With a checkpoint store the state is saved at
-    every validation, and a run that finds one goes on from it as if it had never stopped.
+    Without `validate` all epochs run and the last weights stay. With a checkpoint store the state is saved at every
+    validation and whenever the store says it is time; a run that finds one goes on from it, in the middle of an
+    epoch if need be, to the same bits as if it had never stopped (same build, device, threads).
 
-    Raises: TrainingDiverged when a loss is not finite; such weights are never kept.
+    Args: mixed: forward passes in bfloat16 where that is safe, weights in float32.
+        continued: the weights were learned before; they are validated first and stay if nothing better is found.
+    Raises: TrainingDiverged when a loss or a weight is not finite; such weights are never kept.
     """
     module = trainable.module
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    state = _State(module, optimizer, generator, Stopping(config.patience, 4 if config.official else None))
-    state.load(checkpoint)
-    # A run interrupted after its last validation has nothing left to learn.
-    over = validate is not None and state.epoch > 0 and state.stopping.over(state.epoch)
-    began = time.perf_counter()
-    for epoch, loss in _epochs(trainable, optimizer, generator, state.epoch, state.epoch if over else config.epochs):
-        state.epoch = epoch
+    stopping = Stopping(config.patience, 4 if config.official else None)
+    state = State(module, optimizer, generator, stopping, config.average)
+    for past in state.load(checkpoint):
+        report(past)
+    if continued and validate is not None and not state.started:
+        state.validate(validate)
+    steps = _steps(trainable, state, mixed=mixed)
+    pulse = time.perf_counter()
+    while state.epoch < config.epochs and not (validate is not None and state.over):
+        if next(steps):  # a step inside an epoch
+            if checkpoint is not None and checkpoint.due():
+                state.save(checkpoint)
+            if time.perf_counter() - pulse >= PULSE_S:
+                pulse = time.perf_counter()
+                report(state.progress(config.epochs))
+            continue
         value = None
-        if epoch % config.validate_every == 0 or epoch == config.epochs:
-            value = state.validate(validate)
+        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
+            value = state.validate(validate) if validate is not None else None
+        entry = state.note(config.epochs, value)
+        if checkpoint is not None and (state.epoch % config.validate_every == 0 or state.epoch == config.epochs):
             state.save(checkpoint)
-        report(
-            Progress(epoch, config.epochs, loss, time.perf_counter() - began, value, state.stopping.best_epoch == epoch)
-        )
-        if validate and value is not None and state.stopping.over(epoch):
-            break
-    if state.best is not None:
-        module.load_state_dict(state.best)
-    module.eval()
+        report(entry)
+    state.finish()
     return Fit(state.epoch, state.stopping.best_epoch, state.stopping.best)
 
 
-def _epochs(
+def learn(
     trainable: Trainable[BatchT],
-    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
     generator: torch.Generator,
-    done: int,
-    epochs: int,
-) -> Iterator[tuple[int, float]]:
-    """Yield (epoch, mean loss) after each pass."""
-    for epoch in range(done + 1, epochs + 1):
+    context: FitContext,
+    model: Callable[[], Recommender],
+) -> Fit:
+    """`fit` as a method's context says. Args: model: what would answer with the weights as they are."""
+    validate = context.validate
+    return fit(
+        trainable,
+        config,
+        generator,
+        validate=None if validate is None else lambda: validate(model()),
+        report=context.report,
+        checkpoint=context.checkpoint,
+        mixed=context.run.precision == "mixed",
+        continued=context.initial is not None,
+    )
+
+
+def take_over(module: torch.nn.Module, initial: Mapping[str, Tensor]) -> None:
+    """Go on from weights learned earlier: the items of that time come first, newer ones keep their first weights.
+
+    Args: initial: `Method.state` of the earlier model, by the names of the module.
+    Raises: InvalidInput when the networks differ by more than the number of items.
+    """
+    mine = module.state_dict()
+    fits = mine.keys() == initial.keys() and all(
+        mine[name].shape[1:] == t.shape[1:] and mine[name].shape[:1] >= t.shape[:1] for name, t in initial.items()
+    )
+    if not fits:
+        raise InvalidInput(
+            say("The earlier model has other widths or layers", remedy="Train from scratch, or with its settings")
+        )
+    for name, tensor in initial.items():
+        mine[name][: len(tensor)] = tensor if tensor.dim() else mine[name]
+
+
+def _steps(trainable: Trainable[BatchT], state: State, *, mixed: bool) -> Iterator[bool]:
+    """Make one optimiser step after the other; yields True after each, False when an epoch is complete."""
+    device = next(trainable.module.parameters()).device.type
+    while True:
         trainable.module.train()
-        total, count = 0.0, 0
-        for batch in trainable.batches(generator):
-            values = trainable.loss(batch, generator)["loss"]
-            optimizer.zero_grad(set_to_none=True)
-            values.mean().backward()
-            optimizer.step()
-            total += float(values.detach().sum())
-            count += values.numel()
+        for batch in state.batches(trainable.batches):
+            with torch.autocast(device, torch.bfloat16) if mixed else nullcontext():
+                values = trainable.loss(batch, state.generator)
+            loss = values["loss"]
+            total = float(loss.detach().to(torch.float64).sum())
             if not math.isfinite(total):
-                raise TrainingDiverged(
-                    say(f"The loss of epoch {epoch} is not finite", got=total, remedy="Lower learning_rate")
-                )
-        yield epoch, total / max(count, 1)
+                raise TrainingDiverged(_diverged(state, values))
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.mean().backward()
+            state.optimizer.step()
+            state.after_step(total, loss.numel())
+            yield True
+        state.after_epoch()
+        yield False
 
 
-class _State:
-    """All that a run needs to go on: weights, their best copy, optimiser, generator, epoch, stopping."""
-
-    def __init__(
-        self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, stopping: Stopping
-    ) -> None:
-        self.module, self.optimizer, self.generator, self.stopping = module, optimizer, generator, stopping
-        self.epoch = 0
-        self.best: dict[str, Tensor] | None = None
-
-    def validate(self, validate: Callable[[], float] | None) -> float | None:
-        if validate is None:
-            return None
-        self.module.eval()
-        value = validate()
-        self.stopping = self.stopping.after(self.epoch, value)
-        if self.stopping.best_epoch == self.epoch:
-            self.best = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-        return value
-
-    def save(self, store: CheckpointStore | None) -> None:
-        if store is None:
-            return
-        tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in (self.best or {}).items()}
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in entry.items()}
-        tensors["generator"] = self.generator.get_state()
-        stopping = {"best": self.stopping.best, "best_epoch": self.stopping.best_epoch} if self.best else {}
-        store.save(tensors, {"epoch": self.epoch, **stopping})
-
-    def load(self, store: CheckpointStore | None) -> None:
-        found = store.load() if store else None
-        if found is None:
-            return
-        tensors, state = found
-        self.module.load_state_dict(_part(tensors, "module."))
-        self.best = _part(tensors, "best.") or None
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimizer.").items():
-            index, field = name.split(".")
-            entries.setdefault(int(index), {})[field] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
-        self.generator.set_state(tensors["generator"])
-        self.epoch = int(str(state["epoch"]))
-        if self.best is not None:
-            best, at = float(str(state["best"])), int(str(state["best_epoch"]))
-            self.stopping = Stopping(self.stopping.patience, self.stopping.digits, best, at)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _diverged(state: State, values: Mapping[str, Tensor]) -> str:
+    """Name epoch, batch and, where there are any, the levels of the examples that went wrong."""
+    broken = ~torch.isfinite(values["loss"].detach())
+    where = f"epoch {state.epoch + 1}, batch {state.cursor + 1}"
+    if "level" in values:
+        levels = values["level"][broken].unique().tolist()
+        where += f", level {', '.join(map(str, levels[:5]))}{', ..' if len(levels) > 5 else ''}"
+    return say(
+        f"The loss is not finite in {where} ({int(broken.sum())} of {len(broken)} examples)",
+        remedy="Lower learning_rate, or train with --precision float32 if it was mixed; weights so far are kept nowhere",
+    )
