@@ -45,6 +45,8 @@ class EASE:
     Config: ClassVar[type[FrozenConfig]] = EASEConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "linear": {"recency": "linear", "weight_min": 0.01},
+        "exponential": {"recency": "exponential", "half_life": 5.0},
         # Chosen on the selection part of the embedded world.
         "atelier": {"regularization": 1000.0},
         "atelier-recent": {"regularization": 1000.0, "recency": "exponential", "half_life": 50.0},
