@@ -107,7 +107,7 @@ def test_altered_files_are_refused(tmp_path: Path, name: str) -> None:
         Dataset.read(folder)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 2), ("order", "alphabet")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", 1), ("format_version", 3), ("order", "alphabet")])
 def test_another_format_or_order_is_refused(tmp_path: Path, key: str, value: object) -> None:
     folder = tmp_path / "d"
     dataset().write(folder)
