@@ -19,9 +19,9 @@ LATE = 0.1
 """Share of the events that count as the last ones."""
 MUCH_LEFT_OUT, MANY_DUPLICATES, MUCH_COLD, MANY_FEW = 0.5, 0.1, 0.2, 0.5
 USER_SHARE, ITEM_SHARE = 0.05, 0.25
-"""Shares of all events from which one user, one item stands out among at least ..."""
+"""Shares of all events from which one user, one item stands out."""
 CROWD = 100
-"""... so many."""
+"""Users or items from which on such shares say something."""
 SKEW_US = 5 * 60 * 1_000_000
 """How far a shop's clock may run ahead."""
 
@@ -49,7 +49,7 @@ class Health:
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return asdict(self)
+        return {"counts": dict(self.counts), "findings": [asdict(finding) for finding in self.findings]}
 
 
 def health(dataset: "Dataset", now_us: int | None = None) -> Health:
@@ -115,7 +115,7 @@ def _few(per_id: NDArray[np.int64], what: str, counts: dict[str, int | float]) -
     alive = per_id[per_id > 0]
     for least in (2, 5):
         counts[f"{what}s with fewer than {least} events"] = int((alive < least).sum())
-    if (alive < 2).sum() > MANY_FEW * alive.size:
+    if alive.size >= CROWD and (alive < 2).sum() > MANY_FEW * alive.size:
         share = (alive < 2).mean()
         sentence = f"{share:.0%} of the {what}s with events have a single one"
         yield Finding("warning", sentence, f"Check that the {what} column is the right one")

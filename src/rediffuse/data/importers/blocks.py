@@ -32,7 +32,7 @@ def blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
     chunks = _chunks(path)
     chunk = next(chunks, b"").removeprefix(_BOM)
     while chunk:
-        returns = returns or (not done and b"\r" in chunk and b"\n" not in left + chunk)
+        returns = returns or (not done and b"\r" in chunk[:-1] and b"\n" not in left + chunk)
         left += chunk.replace(b"\r", b"\n") if returns else chunk
         chunk = next(chunks, b"")
         rows = left[: _cut(left, quoted=quoted) if chunk else None].rstrip(b"\r\n")
