@@ -14,7 +14,7 @@ _KEYS: dict[Literal["time", "none"], tuple[str, ...]] = {
     "time": ("user", "part", "time_us", "item", "kind", *_DETAILS),
     "none": ("user", "part", "item", "time_us", "kind", *_DETAILS),
 }
-_BITS = 64
+_BITS, _SAMPLE = 64, 1000
 
 
 def canonical(frame: pl.DataFrame, order: Order) -> tuple[pl.DataFrame, int]:
@@ -68,9 +68,11 @@ def _pack(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[NDArray[np.uint64],
         if not column.dtype.is_integer() or isinstance(frame[key].dtype, pl.Categorical):
             return packed, list(keys[place:])
         numbers = _from_zero(column)
-        if (bits := int(numbers.max()).bit_length()) > room:
+        bits = int(numbers.max()).bit_length()
+        if bits > room and bits > frame.height.bit_length():
             numbers = _from_zero(column.rank("dense"))
-        if (bits := int(numbers.max()).bit_length()) > room:
+            bits = int(numbers.max()).bit_length()
+        if bits > room:
             return packed, list(keys[place:])
         packed = (packed << np.uint64(bits)) | numbers
         room -= bits
@@ -81,8 +83,8 @@ def _from_zero(column: pl.Series) -> NDArray[np.uint64]:
     """Whole numbers as small ones in the same order, null the largest; times in whole seconds count seconds."""
     numbers = column.cast(pl.Int64)
     lowest, highest = int(numbers.min() or 0), int(numbers.max() or 0)  # pyright: ignore[reportArgumentType]
-    out = (numbers.fill_null(highest + 1) - lowest).to_numpy().astype(np.uint64)
-    for unit in (1_000_000, 1_000):
-        if out.max() >= unit and not (out % np.uint64(unit)).any():
+    out = (numbers.fill_null(highest + 1) - lowest).to_numpy().view(np.uint64)
+    for unit in (1_000_000, 1_000) if column.name == "time_us" else ():
+        if not (out[:_SAMPLE] % np.uint64(unit)).any() and not (out % np.uint64(unit)).any():
             return out // np.uint64(unit)
     return out

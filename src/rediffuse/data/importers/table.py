@@ -19,6 +19,7 @@ from rediffuse.data.interactions import Order
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
+_NAMES = {"time": "time_us"}
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 
@@ -90,11 +91,8 @@ def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFr
     parts: list[pl.DataFrame] = []
     before = 0
     for raw in table.batches(sorted(set(found.values()))):
-        read = {
-            ("time_us" if ours == "time" else ours): readers[ours](raw[theirs], before)
-            for ours, theirs in found.items()
-        }
-        parts.append(pl.DataFrame(read))
+        columns = (readers[ours](raw[theirs], before).alias(_NAMES.get(ours, ours)) for ours, theirs in found.items())
+        parts.append(pl.DataFrame(columns))
         before += raw.height
     if not before:
         raise InvalidInput(say(f"{table.name!r} has no rows", remedy="Check that it is the file of events"))
