@@ -111,11 +111,6 @@ def test_good_data_has_counts_and_no_findings() -> None:
             "note",
             "Returns took back 10 purchases (kinds return and buy); both weigh 0",
         ),
-        (
-            events(kind=["view"] * 100 + ["return"] * 100),
-            "note",
-            "Returns took back",
-        ),
     ],
 )
 def test_each_finding_is_worded(frame: pl.DataFrame, severity: str, sentence: str) -> None:
