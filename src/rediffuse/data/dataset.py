@@ -185,7 +185,7 @@ class Dataset:
             frame = self.events.frame
             if self.split:
                 frame = frame.with_columns(part=pl.Series(self.split.part))
-            frame.write_parquet(place / "events.parquet", row_group_size=ROW_GROUP)
+            frame.write_parquet(place / "events.parquet", compression_level=1, row_group_size=ROW_GROUP)
             for catalog, name, column in ((self.users, "users", "user"), (self.catalog, "items", "item")):
                 ids = pl.DataFrame({column: catalog.items.ids}, schema={column: pl.String})
                 pl.concat([ids, catalog.attributes], how="horizontal").write_parquet(place / f"{name}.parquet")
