@@ -185,7 +185,12 @@ def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str,
     facts = read_json(folder / f"{kind}.json")
     if facts.get("format_version") != version:
         raise ArtifactError(
-            say(f"{str(folder)!r} has another format version", got=facts.get("format_version"), allowed=version)
+            say(
+                f"{str(folder)!r} has another format version",
+                got=facts.get("format_version"),
+                allowed=version,
+                remedy=remedy,
+            )
         )
     return facts
 

@@ -107,7 +107,7 @@ def test_altered_files_are_refused(tmp_path: Path, name: str) -> None:
         Dataset.read(folder)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 2), ("order", "alphabet")])
+@pytest.mark.parametrize(("key", "value"), [("format_version", 1), ("format_version", 3), ("order", "alphabet")])
 def test_another_format_or_order_is_refused(tmp_path: Path, key: str, value: object) -> None:
     folder = tmp_path / "d"
     dataset().write(folder)
@@ -116,7 +116,9 @@ def test_another_format_or_order_is_refused(tmp_path: Path, key: str, value: obj
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"]["dataset.json"] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=f"format version|{value}"):
+    with pytest.raises(
+        ArtifactError, match=rf"format version. Got {value}. Allowed: 2. Make one with: rediffuse import|{value}"
+    ):
         Dataset.read(folder)
 
 

@@ -44,7 +44,8 @@ def test_times_stay_out_of_a_history_whose_order_is_no_time() -> None:
     [
         (frame().drop("position"), "lack the column 'position'"),
         (frame(mood=["x", "y", "z"]), "Column 'mood' of events cannot be String"),
-        (frame().cast({"item": pl.Int32}), "Column 'item' of events cannot be Int32"),
+        (frame().cast({"item": pl.Float64}), "Column 'item' of events cannot be Float64"),
+        (frame().with_columns(item=2**40), "Column 'item' of events holds a number beyond Int32"),
         (frame().with_columns(user=pl.Series([0, 0, 3])), r"'user' lies outside 0\.\.2"),
         (frame().with_columns(item=pl.Series([0, -1, 0])), r"'item' lies outside 0\.\.1"),
         (frame().with_columns(item=pl.Series([0, None, 0])), r"'item' lies outside 0\.\.1"),

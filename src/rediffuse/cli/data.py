@@ -1,17 +1,23 @@
 """`import`, `describe`, `split`: from foreign files to a dataset that is ready to learn from."""
 
 import inspect
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rediffuse.cli.console import JsonOption, SetOption, line, settings, show_table, tell, write_result
+from rediffuse.config import parse_value
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import IMPORTERS, detect
+from rediffuse.data.rules import EventRules
 from rediffuse.data.splits import recipe_of
 from rediffuse.errors import InvalidInput, refuse_options, say, unknown
+
+_SHOWN = ("events", "duplicates", "density", "first time", "last time")  # in the table of facts
+_STYLES = {"warning": "yellow", "note": None}
 
 
 def import_(
@@ -29,6 +35,20 @@ def import_(
     time_zone: Annotated[
         str | None,
         typer.Option(help="table: the shop's, for seasons, as in Europe/Berlin; times without one stay UTC."),
+    ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(help="Weight of each kind, others are left out: purchase=1,view=.2", metavar="KIND=WEIGHT,.."),
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Leave out events whose value is below.")] = None,
+    returns: Annotated[
+        str | None,
+        typer.Option(
+            help="Kinds that cancel an earlier purchase (return,refund,cancel); '' for none.", metavar="KIND,.."
+        ),
+    ] = None,
+    repeats: Annotated[
+        str | None, typer.Option(help="Whether what somebody has had may be recommended again: allow or mask.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the dataset.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="atelier: which world.")] = None,
@@ -48,10 +68,15 @@ def import_(
         "name": name,
         "seed": seed,
     }
-    dataset = _read(format, source, {key: value for key, value in given.items() if value is not None})
-    dataset.write(to)
-    _show(dataset)
-    write_result(json, dataset.describe())
+    rules: dict[str, Any] = {
+        "kinds": None if kinds is None else _weights(kinds),
+        "min_rating": min_rating,
+        "returns": None if returns is None else tuple(filter(None, map(str.strip, returns.split(",")))),
+        "repeats": repeats,
+    }
+    known, chosen = ({key: value for key, value in some.items() if value is not None} for some in (given, rules))
+    dataset = _read(format, source, known, chosen)
+    _publish(dataset, to, json)
     if dataset.split is None:
         recipe = {"time": "global-time", "sequence": "user-order"}.get(dataset.events.order)
         if recipe:
@@ -64,13 +89,13 @@ def describe(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     json: JsonOption = None,
 ) -> None:
-    """Show what a dataset holds: counts, time range, order, split, content hash.
+    """Show what a dataset holds: counts, time range, order, split, content hash, and what may mislead a model.
 
     Example: `rediffuse describe data/shop`
     """
-    found = Dataset.read(dataset)
-    _show(found)
-    write_result(json, found.describe())
+    facts = Dataset.read(dataset).describe(_now_us())
+    _show(facts)
+    write_result(json, facts)
 
 
 def split(
@@ -85,9 +110,7 @@ def split(
     Example: `rediffuse split data/shop global-time --set valid=.1 --set test=.1 --to data/shop-split`
     """
     found = Dataset.read(dataset).with_split(recipe_of(recipe, settings(sets)))
-    found.write(to)
-    _show(found)
-    write_result(json, found.describe())
+    _publish(found, to, json)
     tell(f"Next: {line('rediffuse', 'compare', '--data', to, '--methods', 'popularity,ease,diffrec')}")
 
 
@@ -102,25 +125,63 @@ def _columns(texts: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def _read(name: str, source: str, given: dict[str, Any]) -> Dataset:
+def _weights(text: str) -> dict[str, Any]:
+    """`kind=weight,..` as a mapping. Raises: InvalidInput for anything else."""
+    out: dict[str, Any] = {}
+    for pair in text.split(","):
+        kind, separator, weight = pair.rpartition("=")
+        if not separator or not kind.strip():
+            remedy = "For example: --kinds purchase=1,view=.2"
+            raise InvalidInput(say("--kinds takes kind=weight", got=pair, remedy=remedy))
+        out[kind.strip()] = parse_value(weight.strip())
+    return out
+
+
+def _read(name: str, source: str, given: dict[str, Any], rules: dict[str, Any]) -> Dataset:
     """Hand the source to its importer, with the options that importer takes."""
     chosen = detect(Path(source)) if name == "auto" else name
     if chosen not in IMPORTERS:
         raise InvalidInput(unknown("format", chosen, ["auto", *IMPORTERS]))
     importer = IMPORTERS[chosen]
-    refuse_options(f"import {chosen}", given, inspect.signature(importer).parameters)
-    return importer(source if chosen == "atelier" else Path(source), **given)
+    able = set(inspect.signature(importer).parameters)
+    refuse_options(
+        f"import {chosen}", [*given, *rules], able | (set(EventRules.model_fields) if "rules" in able else set())
+    )
+    more = {"rules": EventRules.make(rules)} if rules else {}
+    return importer(source if chosen == "atelier" else Path(source), **given, **more)
 
 
-def _show(dataset: Dataset) -> None:
-    facts = dataset.describe()
+def _publish(dataset: Dataset, to: Path, json: Path | None) -> None:
+    facts = dataset.write(to, _now_us())
+    _show(facts)
+    write_result(json, facts)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _show(facts: Mapping[str, Any]) -> None:
     rows = [(name, f"{facts[name]:,}") for name in ("users", "items", "events")]
     rows += [("density", f"{facts['density']:.3%}"), ("order", str(facts["order"]))]
     rows += [(name.replace("_", " "), str(facts[name])) for name in ("first_event", "last_event") if name in facts]
     rows += [(f"kind {name}", f"{count:,}") for name, count in facts["kinds"].items()]
     rows += [("duplicates left out", f"{facts['facts'].get('duplicates', 0):,}")]
+    rows += [("repeats", facts["repeats"])]
     if facts["split"]:
         rows += [("split", facts["split"]["recipe"]["recipe"])]
         rows += [(f"part {name}", f"{count:,}") for name, count in facts["split"]["parts"].items()]
     rows += [("protocols", ", ".join(facts["protocols"]) or "standard"), ("content", facts["content_sha256"][:16])]
-    show_table(dataset.name, ("fact", "value"), rows)
+    show_table(facts["name"], ("fact", "value"), rows)
+    health = facts["health"]
+    show_table(
+        "Health of the data", ("what", "count"), [(name, _count(name, n)) for name, n in health["counts"].items()]
+    )
+    for finding in health["findings"]:
+        tail = f" {finding['remedy'].rstrip('.')}." if finding["remedy"] else ""
+        tell(f"{finding['severity']}: {finding['sentence'].rstrip('.')}.{tail}", _STYLES[finding["severity"]])
+
+
+def _count(name: str, number: float) -> str:
+    """A count or a share."""
+    return f"{number:.1%}" if name.startswith("cold ") else f"{number:,.0f}"

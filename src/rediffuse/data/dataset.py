@@ -1,7 +1,7 @@
 """A dataset: users, catalog, events, their split; and its folder on disk.
 
-dataset.json       counts, time range or kind of order, content hash, split recipe, protocols
-events.parquet     user, item, position and, where known, time_us, kind, value, group, event_id, part
+dataset.json       counts, time range or kind of order, content hash, health, split recipe, protocols
+events.parquet     user, item, position and, where known, time_us, kind, value, weight, group, event_id, part
 users.parquet      external ids in the order of their numbers, attributes
 items.parquet      likewise
 manifest.json      bytes and SHA-256 of the others
@@ -10,22 +10,27 @@ manifest.json      bytes and SHA-256 of the others
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
 import polars as pl
 
+from rediffuse.data.canonical import canonical
 from rediffuse.data.catalog import Catalog
-from rediffuse.data.interactions import Interactions, Order
+from rediffuse.data.health import health, moment
+from rediffuse.data.interactions import COLUMNS, Interactions, Order, kinds_of
+from rediffuse.data.rules import EventRules, Repeats, kept, weights
 from rediffuse.data.splits import AsShipped, Recipe, Split, recipe_from_json, split
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import ArtifactError, InvalidInput, say
 from rediffuse.files import new_folder, open_folder, write_json
 from rediffuse.types import Ragged
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+ROW_GROUP = 1 << 20
+"""Rows of `events.parquet` that are packed together."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Dataset:
     """Where it came from and what was noticed on the way: source, duplicates, recipe of a world."""
     time_zone: str = "UTC"
     """The shop's, for seasons."""
+    repeats: Repeats = "mask"
+    """Whether an item that somebody has had may be recommended to them again: mask (no) or allow."""
 
     @classmethod
     def from_events(
@@ -56,6 +63,7 @@ class Dataset:
         items: pl.DataFrame | None = None,
         users: pl.DataFrame | None = None,
         parts: tuple[str, ...] | None = None,
+        rules: EventRules | None = None,
         **more: Any,
     ) -> Self:
         """Build from a table with external ids.
@@ -63,38 +71,41 @@ class Dataset:
         Exact duplicates (the same user, item, time, kind and part) count once; their number is a fact. Where only
         the sequence is known, a repeated event is an event.
 
-        Args: frame: user, item (text) and, where known, time_us, kind, value, group, event_id, part, in any order
-                if times are known, else in the order of events.
+        Args: frame: user, item (text or categories) and, where known, time_us, kind, value, group, event_id, part, in
+                any order if times are known, else in the order of events.
             order: None: "time" when there is a time_us column, else "none".
             items, users: tables with an `item` / `user` column and attributes; ids without events are kept.
             parts: names of shipped parts, earliest first.
-        Raises: InvalidInput when there is no event.
+            rules: which events count, and how much; None: all alike, but for returns.
+        Raises: InvalidInput when there is no event, or none that the rules take.
         """
         if frame.height == 0:
             raise InvalidInput(say("There is no event", remedy="Check the file and its columns"))
         order = order or ("time" if "time_us" in frame.columns else "none")
-        user_ids = _ids(frame, users, "user")
-        item_ids = _ids(frame, items, "item")
-        frame, duplicates = _canonical(frame, order, parts)
+        rules = rules or EventRules()
+        if "kind" in frame.columns:
+            frame = frame.with_columns(kinds_of(frame["kind"]))
+        frame, left_out = kept(frame, rules)
+        user_ids, item_ids = _ids(frame, users, "user"), _ids(frame, items, "item")
         frame = frame.with_columns(
-            user=user_ids.encode_column(frame["user"]), item=item_ids.encode_column(frame["item"])
-        ).sort("user", maintain_order=True)
-        frame = frame.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64).over("user"))
-        shipped = None
+            user_ids.encode_column(frame["user"]).alias("user"), item_ids.encode_column(frame["item"]).alias("item")
+        )
         if parts is not None:
             places = {part: place for place, part in enumerate(parts)}
-            column = frame["part"].replace_strict(places, return_dtype=pl.Int8).to_numpy()
-            shipped = Split(AsShipped(parts=parts), parts, column)
-        known = [
-            c
-            for c in ("user", "item", "position", "time_us", "kind", "value", "group", "event_id")
-            if c in frame.columns
-        ]
+            frame = frame.with_columns(pl.col("part").replace_strict(places, return_dtype=pl.Int8))
+        frame, duplicates = canonical(frame, order)
+        frame = frame.with_columns(_positions(frame["user"]), pl.col(pl.Categorical).cast(pl.String))
+        weight, returned = weights(frame, rules, order)
+        if weight is not None:
+            frame = frame.with_columns(weight.alias("weight"))
+        shipped = None if parts is None else Split(AsShipped(parts=parts), parts, frame["part"].to_numpy())
+        known = [name for name in COLUMNS if name in frame.columns]
         events = Interactions(frame.select(known), len(user_ids), len(item_ids), order)
-        facts = {**more.pop("facts", {}), "duplicates": duplicates}
-        return cls(
-            name, Catalog.of(user_ids, users, "user"), Catalog.of(item_ids, items), events, shipped, facts=facts, **more
-        )
+        facts = {**more.pop("facts", {}), "duplicates": duplicates, **returned}
+        if rules != EventRules() or returned:
+            facts |= {"rules": rules.model_dump(mode="json"), "left_out": left_out}
+        catalogs = Catalog.of(user_ids, users, "user"), Catalog.of(item_ids, items)
+        return cls(name, *catalogs, events, shipped, facts=facts, repeats=rules.repeats, **more)
 
     def with_split(self, recipe: Recipe) -> "Dataset":
         """The same events, parted by a recipe; protocols of an earlier split are dropped."""
@@ -129,6 +140,10 @@ class Dataset:
 
     def digest(self) -> str:
         """SHA-256 of ids, events and split: the same events in any order give the same."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         out = hashlib.sha256(self.events.digest().encode())
         for vocabulary in (self.users.items, self.catalog.items):
             out.update("\x1f".join((*vocabulary.ids, "")).encode())
@@ -136,8 +151,8 @@ class Dataset:
             out.update(",".join(self.split.parts).encode() + self.split.part.tobytes())
         return out.hexdigest()
 
-    def describe(self) -> dict[str, Any]:
-        """What `dataset.json` records."""
+    def describe(self, now_us: int | None = None) -> dict[str, Any]:
+        """What `dataset.json` records. Args: now_us: later times are reported; None: they are not looked for."""
         events = self.events
         per_user, per_item = (np.bincount(events.frame[c].to_numpy()) for c in ("user", "item"))
         out: dict[str, Any] = {
@@ -155,35 +170,43 @@ class Dataset:
             },
             "density": len(events) / (len(self.users) * len(self.catalog)),
             "order": events.order,
-            "kinds": {name: int((events.frame["kind"] == name).sum()) for name in events.kinds},
+            "kinds": events.kind_counts(),
             "time_zone": self.time_zone,
+            "repeats": self.repeats,
             "content_sha256": self.digest(),
             "split": None,
             "protocols": dict(self.protocols),
             "facts": dict(self.facts),
+            "health": health(self, now_us).record(),
         }
         if events.order == "time":
             time = events.frame["time_us"].to_numpy()
-            out["first_event"], out["last_event"] = _moment(time.min()), _moment(time.max())
+            out["first_event"], out["last_event"] = moment(time.min()), moment(time.max())
         if self.split:
             out["split"] = {"parts": self.part_counts(), "recipe": self.split.recipe.model_dump(mode="json")}
             if events.order == "time":
                 time = events.frame["time_us"].to_numpy()
                 parts = ((name, time[self.split.mask([name])]) for name in self.split.parts)
-                out["split"]["first_event"] = {name: _moment(times.min()) for name, times in parts if times.size}
+                out["split"]["first_event"] = {name: moment(times.min()) for name, times in parts if times.size}
         return out
 
-    def write(self, folder: Path) -> None:
-        """Publish the folder, whole or not at all. Raises: InvalidInput when it exists already."""
+    def write(self, folder: Path, now_us: int | None = None) -> dict[str, Any]:
+        """Publish the folder, whole or not at all.
+
+        Args: now_us: as in `describe`.   Returns: what `dataset.json` records.
+        Raises: InvalidInput when it exists already.
+        """
         with new_folder(folder, kind="dataset") as place:
             frame = self.events.frame
             if self.split:
                 frame = frame.with_columns(part=pl.Series(self.split.part))
-            frame.write_parquet(place / "events.parquet")
+            frame.write_parquet(place / "events.parquet", compression_level=1, row_group_size=ROW_GROUP)
             for catalog, name, column in ((self.users, "users", "user"), (self.catalog, "items", "item")):
                 ids = pl.DataFrame({column: catalog.items.ids}, schema={column: pl.String})
                 pl.concat([ids, catalog.attributes], how="horizontal").write_parquet(place / f"{name}.parquet")
-            write_json(place / "dataset.json", self.describe())
+            facts = self.describe(now_us)
+            write_json(place / "dataset.json", facts)
+        return facts
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -201,7 +224,8 @@ class Dataset:
             recipe = recipe_from_json(facts["split"]["recipe"])
             found = Split(recipe, tuple(facts["split"]["parts"]), frame["part"].to_numpy())
         events = Interactions(frame.drop("part", strict=False), len(users), len(items), order)
-        return cls(facts["name"], users, items, events, found, facts["protocols"], facts["facts"], facts["time_zone"])
+        more = (facts[key] for key in ("protocols", "facts", "time_zone", "repeats"))
+        return cls(facts["name"], users, items, events, found, *more)
 
     def _split(self) -> Split:
         if self.split is None:
@@ -213,32 +237,16 @@ class Dataset:
         return self.split
 
 
-def _moment(time_us: int) -> str:
-    return datetime.fromtimestamp(int(time_us) / 1e6, tz=UTC).isoformat()
-
-
 def _ids(frame: pl.DataFrame, table: pl.DataFrame | None, column: str) -> Vocabulary:
-    seen = frame[column]
+    seen = frame[column].unique().cast(pl.String)
     return Vocabulary.of_column(seen if table is None else pl.concat([seen, table[column].cast(pl.String)]))
 
 
-def _canonical(frame: pl.DataFrame, order: Order, parts: tuple[str, ...] | None) -> tuple[pl.DataFrame, int]:
-    """Bring events into the one order that does not depend on how they came, and drop exact duplicates."""
-    keys = [c for c in ("user", "item", "time_us", "kind", "part") if c in frame.columns]
-    before = frame.height
-    if order == "sequence":
-        by: list[pl.Expr] = []
-        unique = frame
-    else:
-        ties = [c for c in ("item", "kind", "event_id", "value", "group") if c in frame.columns]
-        known = [c for c in ("time_us",) if c in frame.columns]
-        by = [pl.col(c) for c in (known + ties if order == "time" else ties + known)]
-        unique = frame.sort(["user", *by], nulls_last=True).unique(keys, keep="first", maintain_order=True)
-    if parts is not None:
-        place = pl.col("part").replace_strict({p: n for n, p in enumerate(parts)}, return_dtype=pl.Int8)
-        by = [place, *by]
-    ordered = unique.sort([pl.col("user"), *by], maintain_order=True, nulls_last=True) if by else unique
-    return ordered, before - unique.height
+def _positions(user: pl.Series) -> pl.Series:
+    """Places of events among those of their user, from 0. Args: user: (n,) sorted."""
+    lengths = np.bincount(user.to_numpy())
+    starts = np.repeat(lengths.cumsum() - lengths, lengths)
+    return pl.Series("position", (np.arange(len(user)) - starts).astype(np.int32))
 
 
 def _read_catalog(path: Path, column: str) -> Catalog:

@@ -16,19 +16,22 @@ from rediffuse.types import Ragged
 
 Order = Literal["time", "sequence", "none"]
 
-COLUMNS: Mapping[str, pl.DataType] = {
-    "user": pl.Int64(),
-    "item": pl.Int64(),
-    "position": pl.Int64(),
-    "time_us": pl.Int64(),
-    "kind": pl.String(),
-    "value": pl.Float64(),
-    "group": pl.String(),
-    "event_id": pl.String(),
+COLUMNS: Mapping[str, type[pl.DataType]] = {
+    "user": pl.Int32,
+    "item": pl.Int32,
+    "position": pl.Int32,
+    "time_us": pl.Int64,
+    "kind": pl.Enum,
+    "value": pl.Float64,
+    "weight": pl.Float32,
+    "group": pl.String,
+    "event_id": pl.String,
 }
 """Names and types; the first three always stand, the others where known."""
 
 REQUIRED = ("user", "item", "position")
+
+_SLICE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Interactions:
     """Who met what, when. Sorted by (user, position); position counts a user's events from 0, oldest first."""
 
     frame: pl.DataFrame
-    """Columns as in COLUMNS; user and item are dense numbers, time is UTC microseconds."""
+    """Columns as in COLUMNS, brought to their types; user and item are dense numbers, time is UTC microseconds; the
+    categories of `kind` are the kinds that occur, sorted. An event of weight 0 is on record only: no history holds it."""
     n_users: int
     n_items: int
     order: Order
@@ -46,14 +50,11 @@ class Interactions:
         """Check columns, types and ranges."""
         if missing := [name for name in REQUIRED if name not in self.frame.columns]:
             raise InvalidInput(say(f"Events lack the column {missing[0]!r}", allowed=", ".join(COLUMNS)))
-        for name, dtype in self.frame.schema.items():
-            if COLUMNS.get(name) != dtype:
-                raise InvalidInput(say(f"Column {name!r} of events cannot be {dtype}", allowed=", ".join(COLUMNS)))
+        object.__setattr__(self, "frame", self.frame.with_columns(_typed(column) for column in self.frame))
         for name, size in (("user", self.n_users), ("item", self.n_items)):
-            column = self.frame[name].to_numpy()
-            if column.size and not (column.min() >= 0 and column.max() < size):
+            column = self.frame[name]
+            if column.has_nulls() or not column.is_between(0, size - 1).all():
                 raise InvalidInput(say(f"A number of column {name!r} lies outside 0..{size - 1}"))
-
         if self.order == "time" and ("time_us" not in self.frame.columns or self.frame["time_us"].has_nulls()):
             raise InvalidInput(say("Order by time needs the time of every event", remedy="Give a time_us column"))
 
@@ -64,35 +65,79 @@ class Interactions:
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of events that occur, sorted; their places are the numbers in `Ragged.kind`."""
-        return tuple(self.frame["kind"].unique().drop_nulls().sort()) if "kind" in self.frame.columns else ()
+        dtype = self.frame.schema.get("kind")
+        return tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
+
+    def kind_counts(self) -> dict[str, int]:
+        """Events of each kind."""
+        if not self.kinds:
+            return {}
+        counts = np.bincount(self.frame["kind"].to_physical().drop_nulls().to_numpy(), minlength=len(self.kinds))
+        return dict(zip(self.kinds, counts.tolist(), strict=True))
 
     def history(self, keep: NDArray[np.bool_] | None = None) -> Ragged:
-        """One row per user with their events, oldest first. Args: keep: (n,) which events; None: all."""
+        """One row per user with their events, oldest first; events of weight 0 are no part of it.
+
+        Args: keep: (n,) which events; None: all.
+        """
         frame = self.frame if keep is None else self.frame.filter(keep)
+        if "weight" in frame.columns:
+            frame = frame.filter(pl.col("weight") > 0)
         lengths = np.bincount(frame["user"].to_numpy(), minlength=self.n_users)
-        kind = None
-        if self.kinds:
-            places = {name: place for place, name in enumerate(self.kinds)}
-            kind = _tensor(frame["kind"].replace_strict(places, default=-1, return_dtype=pl.Int64))
         return Ragged(
             indptr=torch.from_numpy(np.concatenate(([0], lengths.cumsum()))),
             items=_tensor(frame["item"]),
             time_us=_tensor(frame["time_us"]) if self.order == "time" else None,
-            kind=kind,
+            kind=_tensor(frame["kind"].to_physical().cast(pl.Int64).fill_null(-1)) if self.kinds else None,
+            weight=torch.from_numpy(frame["weight"].to_numpy().copy()) if "weight" in frame.columns else None,
         )
 
     def digest(self) -> str:
         """SHA-256 of the content in canonical order."""
-        out = hashlib.sha256(f"{self.n_users},{self.n_items},{self.order}".encode())
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        out = hashlib.sha256(f"{self.n_users},{self.n_items},{self.order},{self.kinds}".encode())
         for name in COLUMNS:
             if name in self.frame.columns:
-                column = self.frame[name]
                 out.update(name.encode())
-                if column.dtype == pl.String:
-                    out.update("\x1f".join(column.fill_null("\x00")).encode())
-                else:
-                    out.update(column.to_numpy().tobytes())
+                for start in range(0, len(self), _SLICE):
+                    out.update(_bytes(self.frame[name].slice(start, _SLICE)))
         return out.hexdigest()
+
+
+def kinds_of(column: pl.Series) -> pl.Series:
+    """Text or categories -> an Enum of those that occur, sorted."""
+    words = column.cast(pl.Categorical(pl.Categories.random())) if column.dtype == pl.String else column
+    present = words.unique().drop_nulls().cast(pl.String).sort()
+    if isinstance(column.dtype, pl.Enum) and column.dtype.categories.to_list() == present.to_list():
+        return column
+    return words.cast(pl.Enum(present))
+
+
+def _typed(column: pl.Series) -> pl.Series:
+    dtype, wanted = column.dtype, COLUMNS.get(column.name)
+    if wanted is pl.Enum and isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return kinds_of(column)
+    if dtype == wanted:
+        return column
+    if wanted is not None and dtype.is_integer() and wanted.is_integer():
+        try:
+            return column.cast(wanted)
+        except pl.exceptions.InvalidOperationError:
+            raise InvalidInput(say(f"Column {column.name!r} of events holds a number beyond {wanted}")) from None
+    raise InvalidInput(say(f"Column {column.name!r} of events cannot be {dtype}", allowed=", ".join(COLUMNS)))
+
+
+def _bytes(column: pl.Series) -> bytes:
+    """What a digest reads of a column: equal for equal values."""
+    if column.dtype == pl.String:
+        lengths = column.str.len_bytes().cast(pl.Int64).fill_null(-1)
+        return lengths.to_numpy().tobytes() + "".join(column.drop_nulls()).encode()
+    if column.dtype.is_float():
+        return column.fill_null(float("nan")).to_numpy().tobytes()
+    return column.to_physical().cast(pl.Int64).fill_null(-1).to_numpy().tobytes()
 
 
 def _tensor(column: pl.Series) -> torch.Tensor:

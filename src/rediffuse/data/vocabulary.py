@@ -29,8 +29,8 @@ class Vocabulary:
 
     @classmethod
     def of_column(cls, column: pl.Series) -> Self:
-        """The distinct values of a text column in canonical order."""
-        return cls(tuple(column.unique().sort().to_list()))
+        """The distinct values of a column of text or categories in canonical order."""
+        return cls(tuple(column.unique().cast(pl.String).sort().to_list()))
 
     def __post_init__(self) -> None:
         """Refuse an id that stands twice."""
@@ -58,11 +58,16 @@ class Vocabulary:
         return np.fromiter((self._number.get(name, -1) for name in names), dtype=np.int64)
 
     def encode_column(self, column: pl.Series) -> pl.Series:
-        """Numbers of a text column, Int64, null where unknown; vectorised."""
+        """Numbers of a column of text or categories, Int32, null where unknown; each distinct text is looked up once."""
+        words = column.cast(pl.Categorical(pl.Categories.random())) if column.dtype == pl.String else column
+        distinct = words.unique().drop_nulls()
         table = pl.DataFrame(
-            {"id": self.ids, "number": range(len(self.ids))}, schema={"id": pl.String, "number": pl.Int64}
+            {"id": pl.Series(self.ids, dtype=pl.String), "number": np.arange(len(self), dtype=np.int32)}
         )
-        return column.to_frame("id").join(table, on="id", how="left", maintain_order="left")["number"]
+        found = distinct.cast(pl.String).to_frame("id").join(table, on="id", how="left", maintain_order="left")
+        places = distinct.to_physical()
+        numbers = pl.Series(np.zeros(int(places.to_numpy().max(initial=0)) + 1, dtype=np.int32))
+        return numbers.scatter(places, found["number"]).gather(words.to_physical()).alias("number")
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """Ids of numbers; -1 (none) is left out."""

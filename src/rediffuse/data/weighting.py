@@ -1,4 +1,4 @@
-"""How an event weighs in a row: binary, or less with age."""
+"""How an event weighs in a row: binary, by its kind, or less with age."""
 
 from typing import Literal, Self
 
@@ -47,13 +47,15 @@ class RecencyConfig(FrozenConfig):
 def weigh(history: Ragged, recency: RecencyConfig, width: int, at_us: Tensor | None = None) -> SparseRows:
     """Rows of weights; an item that stands twice in a history keeps its largest.
 
-        linear: linspace(weight_min, weight_max, n);   exponential: 2^(-age / half_life)
+        linear: linspace(weight_min, weight_max, n);   exponential: 2^(-age / half_life);   times the event's own weight
 
-    Args: history: B lists, oldest first.   width: I.   at_us: (B,), the query's time.
+    Args: history: B lists, oldest first; without weights every event weighs 1.   width: I.   at_us: (B,), the query's time.
     Raises: InvalidInput when ages in days are asked of events without times.
     Reference: Wang et al. 2023 (DiffRec), section 3.6 (T-DiffRec, linear).
     """
     values = _weights(history, recency, at_us)
+    if history.weight is not None:
+        values = values * history.weight
     rows, items = history.rows, history.items
     place = rows * width + items
     unique, inverse = torch.unique(place, return_inverse=True)

@@ -3,7 +3,8 @@
 Columns are found by well-known names unless they are named; ids are text, whatever the file calls them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,16 +14,15 @@ import polars as pl
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.names import attribute_names, match, match_id
 from rediffuse.data.importers.reading import Table, open_table, stem
-from rediffuse.data.importers.times import TimeUnit, to_utc_us
+from rediffuse.data.importers.times import Clock, TimeUnit
+from rediffuse.data.importers.values import Words, read_ids, read_numbers, read_text, refuse_row
 from rediffuse.data.interactions import Order
+from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
-MISSING = ("", "null", "none", "nan", "(null)", "(none)", "(not set)", "\\n")
-"""What programs write for a missing value, in lower case; the last is \\N of a database."""
-
+_NAMES = {"time": "time_us"}
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
-_EXACT = 2.0**53
 
 
 def load(
@@ -35,6 +35,7 @@ def load(
     users: Path | None = None,
     name: str | None = None,
     time_zone: str = "UTC",
+    rules: EventRules | None = None,
 ) -> Dataset:
     """Read a table with a row for each event.
 
@@ -44,9 +45,11 @@ def load(
         time_unit: what numbers in the time column count; times without offset are UTC.
         items, users: tables of attributes with an id column.
         time_zone: the shop's, for seasons.
+        rules: which events count, and how much; None: all alike.
     Raises: InvalidInput when a file cannot be read, a column is missing or ambiguous, or a value is not what its
         column should hold; the first such value and its row (from 1, after the header) are named.
-    Limits: the table is held in memory whole.
+    Limits: a file of any size is read some rows at a time; the events are held in memory, about 30 bytes each and as
+        much again while they are sorted, besides each distinct id once. Tables of attributes are held whole.
     """
     _check_zone(time_zone)
     table = open_table(source)
@@ -71,72 +74,31 @@ def load(
         users=tables.get("user"),
         facts=facts,
         time_zone=time_zone,
+        rules=rules or EventRules(),
     )
 
 
-def read_ids(column: pl.Series) -> pl.Series:
-    """Ids as text, without surrounding white space.
-
-    Args: column: (n,) text, whole numbers, or floats that are whole.
-    Returns: (n,) String, without nulls.
-    Raises: InvalidInput naming the column, the first value that is no id and its row.
-    """
-    text = read_text(column)
-    _refuse(column, text.is_null(), "has no id", remedy="Give every row an id, or remove the row")
-    broken = text.str.contains(r"[\x00-\x1f]")
-    _refuse(column, broken, "has an id with a line break or tab in it", remedy="Check the quotes of the file")
-    return text
-
-
-def read_text(column: pl.Series) -> pl.Series:
-    """Text, without surrounding white space; empty text is null, 12.0 from a binary file is "12".
-
-    Args: column: (n,) text, categories, numbers.   Returns: (n,) String.
-    Raises: InvalidInput for another type, or floats that are not whole.
-    """
-    dtype = column.dtype
-    if dtype.is_float() or dtype.is_decimal():
-        numbers = column.cast(pl.Float64).fill_nan(None)
-        broken = (numbers != numbers.floor()) | (numbers.abs() > _EXACT)
-        _refuse(column, broken.fill_null(value=False), "holds no whole number", remedy="Write ids as text")
-        return numbers.cast(pl.Int64).cast(pl.String)
-    if not (dtype.is_integer() or isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null)):
-        raise InvalidInput(say(f"Column {column.name!r} is neither text nor whole numbers", got=str(dtype)))
-    text = column.cast(pl.String).str.strip_chars()
-    missing = pl.col("text").str.to_lowercase().is_in(MISSING)
-    return text.to_frame("text").select(pl.when(~missing).then("text"))["text"]
-
-
-def read_numbers(column: pl.Series) -> pl.Series:
-    """Numbers; missing ones are null.
-
-    Args: column: (n,) numbers or their text.   Returns: (n,) Float64.
-    Raises: InvalidInput naming the column, the first value that is no number and its row.
-    """
-    known = column.fill_nan(None) if column.dtype.is_numeric() else read_text(column)
-    numbers = known.cast(pl.Float64, strict=False)
-    bad = (numbers.is_null() & known.is_not_null()) | numbers.is_infinite()
-    remedy = "Write plain numbers such as 12.50, or leave the column out: --map value="
-    _refuse(column, bad.fill_null(value=False), "holds no number", remedy=remedy)
-    return numbers
-
-
 def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFrame:
-    raw = table.read(sorted(set(found.values())))
-    if not raw.height:
+    """The events, read some rows at a time; ids and other text that repeats are kept once."""
+    readers: dict[str, Callable[[pl.Series, int], pl.Series]] = {
+        "user": Words(ids=True).read,
+        "item": Words(ids=True).read,
+        "time": Clock(unit).read,
+        "kind": Words().read,
+        "value": read_numbers,
+        "group": Words().read,
+        "event_id": read_text,
+    }
+    parts: list[pl.DataFrame] = []
+    before = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:  # one thread fills a dictionary: two columns at a time
+        for raw in table.batches(sorted(set(found.values()))):
+            jobs = {ours: pool.submit(readers[ours], raw[theirs], before) for ours, theirs in found.items()}
+            parts.append(pl.DataFrame([job.result().alias(_NAMES.get(ours, ours)) for ours, job in jobs.items()]))
+            before += raw.height
+    if not before:
         raise InvalidInput(say(f"{table.name!r} has no rows", remedy="Check that it is the file of events"))
-    out: dict[str, pl.Series] = {}
-    for ours, theirs in found.items():
-        column = raw[theirs]
-        if ours in ("user", "item"):
-            out[ours] = read_ids(column)
-        elif ours == "time":
-            out["time_us"] = to_utc_us(column, unit)
-        elif ours == "value":
-            out[ours] = read_numbers(column)
-        else:
-            out[ours] = read_text(column)
-    return pl.DataFrame(out)
+    return pl.concat(parts)
 
 
 def _attributes(table: Table, what: str, like: str) -> pl.DataFrame:
@@ -147,7 +109,8 @@ def _attributes(table: Table, what: str, like: str) -> pl.DataFrame:
     names = attribute_names(rest, what, title=what == "item")
     ids = read_ids(raw[identity])
     twice = ids.is_duplicated()
-    _refuse(raw[identity], twice, "holds an id that stands there twice", remedy=f"Keep one row for each {what}")
+    remedy = f"Keep one row for each {what}"
+    refuse_row(raw[identity], twice, "holds an id that stands there twice", 0, remedy=remedy)
     guess = {c for c in rest if table.format in ("csv", "tsv") and names[c] != "title"}
     attributes = [(_numeric(raw[c]) if c in guess else raw[c]).alias(names[c]) for c in rest]
     return pl.DataFrame([ids.alias(what), *attributes])
@@ -170,10 +133,3 @@ def _check_zone(name: str) -> None:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidInput(say("Unknown time zone", got=name, allowed="names such as UTC or Europe/Berlin")) from None
-
-
-def _refuse(column: pl.Series, wrong: pl.Series, what: str, *, remedy: str) -> None:
-    """Complain about the first row that is wrong, if any."""
-    if wrong.any():
-        at = wrong.arg_max() or 0
-        raise InvalidInput(say(f"Column {column.name!r} {what} in row {at + 1}", got=column[at], remedy=remedy))
