@@ -9,7 +9,7 @@ from rediffuse.artifacts import ModelFolder
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import InvalidInput, say
 from rediffuse.protocols import Recommender
-from rediffuse.types import Fallback, Options, Query, Ragged
+from rediffuse.types import Fallback, Options, Query, Ragged, offsets
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,18 @@ class Model:
         exclude: Sequence[str] | None = None,
         candidates: Sequence[str] | None = None,
         times_us: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> Answer:
         """The k best items after a history.
 
         Args: history: item ids, oldest first; unknown ones are reported and left out.
-            exclude: ids that must not be returned; None: those of the history.
+            exclude: ids that must not be returned; None: those of the history, nothing where the model was made for
+                data that allows repeats.
             candidates: the only ids that may be returned; None: the whole catalog.
             times_us: when each event of the history was, UTC microseconds; needed where ages in days count.
+            weights: what each event counts, where they do not count alike.
         Returns: at most k items, fewer when fewer may be returned.
         Raises: UnsupportedOption when the method cannot honour an option.
         """
@@ -76,6 +79,7 @@ class Model:
             exclude=None if exclude is None else [exclude],
             candidates=None if candidates is None else [candidates],
             times_us=None if times_us is None else [times_us],
+            weights=None if weights is None else [weights],
             options=options,
             seed=seed,
         )[0]
@@ -88,14 +92,15 @@ class Model:
         exclude: Sequence[Sequence[str]] | None = None,
         candidates: Sequence[Sequence[str]] | None = None,
         times_us: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[Sequence[float]] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> list[Answer]:
         """As `recommend`, for many subjects at once; each answer is the one it would get alone."""
         if not histories:
             return []
-        history = self._numbers(histories, times_us)
-        query = Query.from_history(history, exclude=None if exclude is None else self._numbers(exclude))
+        history = self._numbers(histories, times_us, weights)
+        query = self.query(history) if exclude is None else Query.from_history(history, exclude=self._numbers(exclude))
         if candidates is not None:
             query = replace(query, candidates=self._numbers(candidates))
         ranking = self.recommender.recommend(query, k, options=options, seed=seed)
@@ -107,18 +112,32 @@ class Model:
             )
         ]
 
-    def _numbers(self, lists: Sequence[Sequence[str]], times_us: Sequence[Sequence[int]] | None = None) -> Ragged:
-        """Lists of ids as numbers, unknown ones left out. Raises: InvalidInput when times and ids differ in number."""
+    def query(self, history: Ragged) -> Query:
+        """The question after histories in the model's numbers: nothing of them again, unless its data allows repeats."""
+        repeats = self.folder.protocol.get("repeats")
+        return Query.from_history(history, exclude=Ragged.empty(len(history)) if repeats else None)
+
+    def _numbers(
+        self,
+        lists: Sequence[Sequence[str]],
+        times_us: Sequence[Sequence[int]] | None = None,
+        weights: Sequence[Sequence[float]] | None = None,
+    ) -> Ragged:
+        """Lists of ids as numbers, unknown ones left out. Raises: InvalidInput when times or weights are not as many."""
         rows = [self.items.encode(names) for names in lists]
-        out = Ragged.of([row[row >= 0].tolist() for row in rows])
-        if times_us is None:
-            return out
-        if [len(times) for times in times_us] != [len(row) for row in rows]:
-            raise InvalidInput(say("times_us must hold one time for each event of a history"))
-        known = [
-            t for row, times in zip(rows, times_us, strict=True) for n, t in zip(row, times, strict=True) if n >= 0
-        ]
-        return replace(out, time_us=torch.tensor(known, dtype=torch.int64))
+        known = [torch.from_numpy(row >= 0) for row in rows]
+        flat = torch.cat([torch.from_numpy(row) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+
+        def along(name: str, values: Sequence[Sequence[float]] | None, dtype: torch.dtype) -> torch.Tensor | None:
+            if values is None:
+                return None
+            if [len(some) for some in values] != lengths.tolist():
+                raise InvalidInput(say(f"{name} must hold one value for each event of a history"))
+            return torch.tensor([value for some in values for value in some], dtype=dtype)
+
+        time_us, weight = along("times_us", times_us, torch.int64), along("weights", weights, torch.float32)
+        return Ragged(offsets(lengths), flat, time_us, weight=weight).keep(torch.cat(known))
 
     def _answer(self, numbers: list[int], scores: list[float], unknown: list[str], reason: int) -> Answer:
         places = [(n, s) for n, s in zip(numbers, scores, strict=True) if n >= 0]

@@ -100,7 +100,7 @@ def test_ages_in_days_need_times_and_use_them(tiny: Dataset, tmp_path: Path) -> 
     day = 86_400_000_000
     with pytest.raises(InvalidInput, match="needs the time of every event"):
         model.recommend(history)
-    with pytest.raises(InvalidInput, match="one time for each event"):
+    with pytest.raises(InvalidInput, match="one value for each event"):
         model.recommend(history, times_us=[1, 2])
     near, far = (model.recommend(history, times_us=[first, 0, 0, 50 * day]) for first in (50 * day, 0))
     assert near != far

@@ -78,7 +78,13 @@ def test_fitting_reports_validates_and_describes(tiny: Dataset) -> None:
     assert fitted.folder.metrics["ndcg@10"]["mean"] == pytest.approx(best)
     folder = fitted.folder
     assert folder.items == tiny.catalog.items.ids
-    assert folder.data == {"name": "atelier-tiny", "content_sha256": tiny.digest(), "fit": ["train"]}
+    assert folder.data == {
+        "name": "atelier-tiny",
+        "content_sha256": tiny.digest(),
+        "fit": ["train"],
+        "users": 160,
+        "events": 6950,
+    }
     assert folder.run == {"device": "cpu", "precision": "float32", "threads": 1, "seed": 1}
     assert folder.protocol["split"]["recipe"] == "global-time"
     assert folder.made["torch"] == torch.__version__

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from rediffuse import protocols
@@ -122,3 +130,18 @@ def training_progress(label: str) -> Generator[Callable[[protocols.Progress], No
             bar.update(task, total=progress.epochs, completed=progress.epoch, note=note)
 
         yield report
+
+
+@contextmanager
+def transfer_progress(label: str) -> Generator[Callable[[int, int | None], None]]:
+    """A bar of bytes with rate and time left, shown from the first call on; yields what to call with (done, of how many)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

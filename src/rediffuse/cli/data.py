@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rediffuse.cli.console import JsonOption, SetOption, line, settings, show_table, tell, write_result
+from rediffuse.cli.console import (
+    JsonOption,
+    SetOption,
+    line,
+    settings,
+    show_table,
+    tell,
+    transfer_progress,
+    write_result,
+)
 from rediffuse.config import parse_value
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import IMPORTERS, detect
@@ -21,15 +30,24 @@ _STYLES = {"warning": "yellow", "note": None}
 
 
 def import_(
-    format: Annotated[str, typer.Argument(help="auto, table, diffrec or atelier.")],  # noqa: A002
-    source: Annotated[str, typer.Argument(help="File or folder; for atelier the size: tiny or small.")],
+    format: Annotated[  # noqa: A002
+        str, typer.Argument(help="auto, table, movielens, recbole, lightgcn, s3rec, diffrec or atelier.")
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="File or folder; for movielens also a name such as ml-1m; for atelier the size: tiny, small or large."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="Dataset folder to make.")],
     columns: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="OURS=THEIRS", help="table: user=customer_id, item=sku, time=..."),
+        typer.Option("--map", metavar="OURS=THEIRS", help="table, recbole: user=customer_id, item=sku, time=..."),
     ] = None,
-    order: Annotated[str | None, typer.Option(help="table: time, sequence (rows stand in order) or none.")] = None,
-    time_unit: Annotated[str, typer.Option(help="table: s, ms, us or auto.")] = "auto",
+    order: Annotated[
+        str | None, typer.Option(help="table, recbole: time, sequence (rows stand in order) or none.")
+    ] = None,
+    time_unit: Annotated[str, typer.Option(help="table, recbole: s, ms, us or auto.")] = "auto",
     items: Annotated[Path | None, typer.Option(help="table: a file with attributes of items.")] = None,
     users: Annotated[Path | None, typer.Option(help="table: a file with attributes of users.")] = None,
     time_zone: Annotated[
@@ -52,6 +70,10 @@ def import_(
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the dataset.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="atelier: which world.")] = None,
+    valid: Annotated[
+        float | None,
+        typer.Option(min=0, help="lightgcn: share of each user's training items that selects; 0: as shipped."),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Read foreign events into a dataset folder.
@@ -67,6 +89,7 @@ def import_(
         "time_zone": time_zone,
         "name": name,
         "seed": seed,
+        "valid": valid,
     }
     rules: dict[str, Any] = {
         "kinds": None if kinds is None else _weights(kinds),
@@ -100,7 +123,7 @@ def describe(
 
 def split(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    recipe: Annotated[str, typer.Argument(help="global-time, user-order or leave-last-out.")],
+    recipe: Annotated[str, typer.Argument(help="global-time, user-order, leave-last-out, cold-items or cold-users.")],
     to: Annotated[Path, typer.Option("--to", help="Dataset folder to make.")],
     sets: SetOption = None,
     json: JsonOption = None,
@@ -147,8 +170,11 @@ def _read(name: str, source: str, given: dict[str, Any], rules: dict[str, Any]) 
     refuse_options(
         f"import {chosen}", [*given, *rules], able | (set(EventRules.model_fields) if "rules" in able else set())
     )
-    more = {"rules": EventRules.make(rules)} if rules else {}
-    return importer(source if chosen == "atelier" else Path(source), **given, **more)
+    more: dict[str, Any] = {"rules": EventRules.make(rules)} if rules else {}
+    if "progress" not in able:
+        return importer(source if chosen == "atelier" else Path(source), **given, **more)
+    with transfer_progress(f"Fetching {source}") as progress:
+        return importer(Path(source), **given, **more, progress=progress)
 
 
 def _publish(dataset: Dataset, to: Path, json: Path | None) -> None:

@@ -1,7 +1,7 @@
 """`recommend`: a list for a history, for a user of a dataset, or for many users as a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -62,9 +62,9 @@ def recommend(
     if users is not None and data is not None and to is not None:
         _many(model, Dataset.read(data), users, to, k, options, run, json)
         return
-    history, times_us = _history(items, item, data, user)
+    history, along = _history(items, item, data, user)
     found = registry.load(model, device=run.device)
-    answer = found.recommend(history, k, times_us=times_us, options=options, seed=seed)
+    answer = found.recommend(history, k, **along, options=options, seed=seed)
     known = len(history) - len(answer.unknown)
     show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events", answer)
     write_result(json, {"method": found.method, "history": history, **answer.to_json()})
@@ -119,16 +119,18 @@ def _many(
 
 def _history(
     items: list[str] | None, item: list[str] | None, data: Path | None, user: str | None
-) -> tuple[list[str], list[int] | None]:
+) -> tuple[list[str], dict[str, Any]]:
     """Item ids, oldest first, and their times where the data knows them."""
     if items is not None:
-        return [name.strip() for text in items for name in text.split(",") if name.strip()], None
+        return [name.strip() for text in items for name in text.split(",") if name.strip()], {}
     if data is None or user is None:
-        return item or [], None
+        return item or [], {}
     dataset = Dataset.read(data)
     number = dataset.users.items.number(user)
     if number < 0:
         raise InvalidInput(unknown("user", user, dataset.users.items.ids))
     row = dataset.history().select(torch.tensor([number]))
-    times_us = None if row.time_us is None else row.time_us.tolist()
-    return dataset.catalog.items.decode(row.items.tolist()), times_us
+    known = {"times_us": row.time_us, "weights": row.weight}
+    return dataset.catalog.items.decode(row.items.tolist()), {
+        name: values.tolist() for name, values in known.items() if values is not None
+    }

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Model
 from rediffuse.files import new_file, read_json, sha256, write_json, write_text
 from rediffuse.grounding.steady import BLOCK, ask
-from rediffuse.types import Fallback, Options, Query, Ragged, Ranking
+from rediffuse.types import Fallback, Options, Ranking
 
 PART = 16 * BLOCK
 """Users of a part."""
@@ -79,8 +79,8 @@ class Asked:
 
         def block(users: Tensor) -> pl.DataFrame:
             events = history.select(users)
-            known = Ragged(events.indptr, number[events.items], events.time_us)
-            query = Query.from_history(known.keep(known.items >= 0))
+            known = replace(events, items=number[events.items])
+            query = self.model.query(known.keep(known.items >= 0))
             found = ask(
                 self.model.recommender, query, torch.arange(len(users)), self.k, options=self.options, seed=self.seed
             )

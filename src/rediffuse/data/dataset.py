@@ -22,7 +22,7 @@ from rediffuse.data.catalog import Catalog
 from rediffuse.data.health import health, moment
 from rediffuse.data.interactions import COLUMNS, Interactions, Order, kinds_of
 from rediffuse.data.rules import EventRules, Repeats, kept, weights
-from rediffuse.data.splits import AsShipped, Recipe, Split, recipe_from_json, split
+from rediffuse.data.splits import AsShipped, Recipe, Split, protocols_of, recipe_from_json, split
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import ArtifactError, InvalidInput, say
 from rediffuse.files import new_folder, open_folder, write_json
@@ -108,8 +108,9 @@ class Dataset:
         return cls(name, *catalogs, events, shipped, facts=facts, repeats=rules.repeats, **more)
 
     def with_split(self, recipe: Recipe) -> "Dataset":
-        """The same events, parted by a recipe; protocols of an earlier split are dropped."""
-        return replace(self, split=split(self.events, recipe), protocols={})
+        """The same events, parted by a recipe, with the protocols that go with it instead of those of an earlier split."""
+        found = split(self.events, recipe, users=self.users.items.ids, items=self.catalog.items.ids)
+        return replace(self, split=found, protocols=protocols_of(recipe))
 
     def numbered_like(self, ids: Sequence[str]) -> "Dataset":
         """The same with items in a given order, as an earlier model knows them; items that are new come after.

@@ -238,12 +238,13 @@ def _by_time(events: Interactions, recipe: GlobalTime) -> NDArray[np.int8]:
 
 
 def _by_user(events: Interactions, recipe: UserOrder | LeaveLastOut) -> NDArray[np.int8]:
-    size = pl.len().over("user")
+    counts = pl.col("weight") > 0 if "weight" in events.frame.columns else pl.lit(value=True)
+    size = counts.sum().over("user") if "weight" in events.frame.columns else pl.len().over("user")
     if isinstance(recipe, LeaveLastOut):
         test = pl.when(size >= 3).then(1).otherwise(0)
         valid = test
     else:
         test, valid = (_rounded(size, share) for share in (recipe.test, recipe.valid))
-    left = size - pl.col("position")
-    part = pl.when(left <= test).then(2).when(left <= test + valid).then(1).otherwise(0)
+    left = size - (counts.cum_sum().over("user") - 1 if "weight" in events.frame.columns else pl.col("position"))
+    part = pl.when(~counts).then(0).when(left <= test).then(2).when(left <= test + valid).then(1).otherwise(0)
     return events.frame.select(part.cast(pl.Int8)).to_series().to_numpy()

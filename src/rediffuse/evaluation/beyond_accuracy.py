@@ -185,7 +185,9 @@ def popular_lists(data: FitData, mask: Ragged, k: int) -> Lists:
     rank = torch.empty_like(order)
     rank[order] = torch.arange(data.n_items)
     out = torch.full((len(mask), k), -1)
-    for users in mask.lengths.argsort(stable=True).split(128) if len(mask) else ():  # of like lengths: few are as wide as the longest
+    for users in (
+        mask.lengths.argsort(stable=True).split(128) if len(mask) else ()
+    ):  # of like lengths: few are as wide as the longest
         reach = min(k + int(mask.lengths[users[-1]]), data.n_items)
         masked = mask.select(users)
         ranks, inside = rank[masked.items], rank[masked.items] < reach

@@ -89,6 +89,11 @@ class Protocol(FrozenConfig):
                 ]
         return found
 
+    def with_repeats(self) -> Self:
+        """The same where an item may be recommended again to somebody who had it: nothing is masked."""
+        phases = {name: getattr(self, name).model_copy(update={"mask": ()}) for name in ("selection", "report")}
+        return self.model_copy(update=phases)
+
     def of_model(self, trained: "Protocol") -> Self:
         """The same question put to a model trained under another protocol: what it learned from and was chosen on are facts."""
         return self.model_copy(update={"fit": trained.fit, "refit": trained.refit, "selection": trained.selection})
@@ -139,14 +144,18 @@ class Protocol(FrozenConfig):
 def protocol_for(dataset: Dataset, name: str | None = None, **changes: Any) -> Protocol:
     """The protocol of that name which came with the data, the first when none is named, else the standard one.
 
+    Where the data allows repeats, nothing is masked.
+
     Args: changes: values for other keys (`ks`, `seeds`, ..).
     Raises: InvalidConfig for an unknown name.
     """
     shipped = dataset.protocols
     if name is None:
-        return Protocol.make(next(iter(shipped.values()), {}), **changes)
-    if name in shipped:
-        return Protocol.make(shipped[name], **changes)
-    if name == "standard":
-        return Protocol.make(changes)
-    raise InvalidConfig(unknown("protocol", name, [*shipped, "standard"]))
+        found = Protocol.make(next(iter(shipped.values()), {}), **changes)
+    elif name in shipped:
+        found = Protocol.make(shipped[name], **changes)
+    elif name == "standard":
+        found = Protocol.make(changes)
+    else:
+        raise InvalidConfig(unknown("protocol", name, [*shipped, "standard"]))
+    return found.with_repeats() if dataset.repeats == "allow" else found

@@ -40,7 +40,13 @@ def test_files_and_names_are_known_too(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(folder(tmp_path / "d", FILES["recbole"], FILES["s3rec"], {"log.txt": "user,item\n1,2\n"}))
     with zipfile.ZipFile("ml.zip", "w") as archive:
         archive.writestr("ml-x/ratings.dat", "1::2::3::4\n")
-    known = {"a.inter": "recbole", "Beauty.txt": "s3rec", "log.txt": "table", "ml.zip": "movielens", "ml-1m": "movielens"}
+    known = {
+        "a.inter": "recbole",
+        "Beauty.txt": "s3rec",
+        "log.txt": "table",
+        "ml.zip": "movielens",
+        "ml-1m": "movielens",
+    }
     assert {name: detect(Path(name)) for name in known} == known
 
 

@@ -18,6 +18,7 @@ from rediffuse.data.importers.archive import Members
 from rediffuse.data.importers.download import Progress, fetch
 from rediffuse.data.importers.lines import blocks, fields, refuse
 from rediffuse.data.importers.times import EARLIEST_US, LATEST_US, SPAN
+from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say, unknown
 
 SITE = "https://files.grouplens.org/datasets/movielens/"
@@ -32,10 +33,16 @@ _COLUMNS = {"user": pl.UInt32(), "item": pl.UInt32(), "rating": pl.Float32(), "t
 _NO_GENRE = "(no genres listed)"
 
 
-def load(source: Path, *, name: str | None = None, progress: Progress = lambda _done, _total: None) -> Dataset:
+def load(
+    source: Path,
+    *,
+    name: str | None = None,
+    rules: EventRules | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Dataset:
     """Read ratings, films (title, year, genres) and, where they are shipped, users (age, gender, occupation, zip code).
 
-    Args: progress: told of the bytes while a bare name is fetched.
+    Args: rules: which ratings count; None: all.   progress: told of the bytes while a bare name is fetched.
     Raises: InvalidInput when the source is none of MovieLens, cannot be fetched, or a line is not what it should be.
     Limits: ratings are read in blocks, about 70 bytes a rating; what a data set takes comes on top.
     """
@@ -56,6 +63,7 @@ def load(source: Path, *, name: str | None = None, progress: Progress = lambda _
         items=items,
         users=users,
         facts=facts,
+        rules=rules,
     )
 
 

@@ -18,6 +18,7 @@ from rediffuse.data.importers.lines import fields, refuse
 from rediffuse.data.importers.names import TITLES, attribute_names, match, match_id, plain
 from rediffuse.data.importers.times import TimeUnit, to_utc_us
 from rediffuse.data.interactions import Order
+from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 from rediffuse.files import new_folder
 
@@ -35,12 +36,13 @@ def load(
     order: Order | None = None,
     time_unit: TimeUnit = "s",
     name: str | None = None,
+    rules: EventRules | None = None,
 ) -> Dataset:
     """Read NAME.inter, or the one of a folder, with the tables beside it.
 
     Args: columns: our name -> theirs, where well-known names are not enough; an empty one leaves ours out.
         order: None: "time" when there are times, else "none"; "sequence": rows stand in the order of events.
-        time_unit: what the time stamps count.
+        time_unit: what the time stamps count.   rules: which events count, and how much; None: all alike.
     A column `part`, as `write_recbole` writes it, gives the parts, in the order in which they first occur.
     Raises: InvalidInput naming file, line and value for what is not as the header says.
     """
@@ -69,6 +71,7 @@ def load(
         users=tables.get("user"),
         parts=parts,
         facts=facts,
+        rules=rules,
     )
 
 
