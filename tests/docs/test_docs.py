@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from docs import reference
 from rediffuse import registry
 from rediffuse.cli.main import app
+from tests.docs.pages import FENCE, ROOT, Page
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 COMMANDS = get_command(app).commands
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+CARD = ("What to know", "What differs from the authors' code", "Settings and presets", "Limits")
+"""What a card tells, after the paper and the table of equations."""
+OWN_PRESETS = set(registry.methods()) - {"t-diffrec"}
+"""Methods whose card names every preset; t-diffrec is a setting of diffrec."""
 
 
 def rediffuse_lines(text: str) -> list[str]:
@@ -55,18 +54,40 @@ def test_every_verb_has_help_with_an_example_that_parses(verb):
     COMMANDS[verb].make_context(verb, words[1:])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_functions_named_in_pages_exist(page):
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for path, qualified in re.findall(r"`((?:[\w-]+/)*\w+\.py)(?:::([\w.]+))?", prose):
+        found = next((file for base in (ROOT / "src" / "rediffuse", ROOT) if (file := base / path).is_file()), None)
+        assert found, f"{page.name} names {path}"
+        tree = ast.parse(found.read_text(encoding="utf-8"))
+        for part in filter(None, qualified.split(".")):
+            tree = next((node for node in ast.walk(tree) if part in defined(node)), None)
+            assert tree, f"{path} has no {qualified}"
+
+
+def defined(node: ast.AST) -> tuple[str, ...]:
+    """The name that a function, class or annotated field gives."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return (node.name,)
+    return (node.target.id,) if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else ()
+
+
 @pytest.mark.parametrize("name", registry.methods())
-def test_every_method_has_a_card_whose_references_exist(name):
+def test_every_method_has_a_card_of_the_one_form(name):
     card = (ROOT / "docs" / "cards" / f"{name}.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {name}\n")
-    places = re.findall(r"`([\w/]+\.py)::([\w.]+)`", card)
-    assert places, "a card says where each equation stands"
-    for path, qualified in places:
-        tree = ast.parse((ROOT / "src" / "rediffuse" / path).read_text(encoding="utf-8"))
-        for part in qualified.split("."):
-            named = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
-            assert named, f"{path} has no {qualified}"
-            tree = named[0]
+    assert re.findall(r"^## (.*)", card, flags=re.MULTILINE) == list(CARD)
+    assert re.search(r"^\| .* \| `[\w/]+\.py::", card, flags=re.MULTILINE), "a card says where each equation stands"
+    presets = card.partition("## Settings and presets")[2].partition("## Limits")[0]
+    assert all(f"`{preset}`" in presets for preset in registry.method_class(name).presets if name in OWN_PRESETS)
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    named = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#:]+)\)", index)}
+    assert set(PAGES) - {ROOT / "docs" / "index.md"} <= named
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_links_between_pages_lead_somewhere():
@@ -86,25 +107,14 @@ def test_make_targets_in_pages_exist():
         assert used <= targets, f"{page.name} names {used - targets}"
 
 
-def run_readme(replace: dict[str, str]) -> None:
-    (commands,) = blocks(ROOT / "README.md", "bash")
-    for line in commands.splitlines():
-        for old, new in replace.items():
-            line = line.replace(old, new)  # noqa: PLW2901
-        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
-        assert result.exit_code == 0, f"{line}: {result.output}"
-    for snippet in blocks(ROOT / "README.md", "python"):
-        exec(compile(snippet, "README.md", "exec"), {})
-    assert Path("out/report.html").is_file()
-    assert Path("out/diffrec.json").is_file()
-
-
 def test_readme_runs_on_a_tiny_shop(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_readme({"atelier small": "atelier tiny"})
+    Page(ROOT / "README.md", monkeypatch, lambda text: text.replace("atelier small", "atelier tiny")).run()
+    assert Path("out/report.html").is_file()
+    assert Path("out/diffrec.json").is_file()
 
 
 @pytest.mark.slow
 def test_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_readme({})
+    Page(ROOT / "README.md", monkeypatch).run()

@@ -131,7 +131,9 @@ class ALS:
             extra = self.config.alpha * r
             left[user].addmm_((extra[:, None] * y).t(), y)
             right[user] = ((1 + extra) * (r > 0)) @ y
-        return torch.linalg.solve(left, right).to(self.factors.dtype)
+        # G + lambda I is positive definite.
+        found = torch.cholesky_solve(right.unsqueeze(2), torch.linalg.cholesky(left))
+        return found.squeeze(2).to(self.factors.dtype)
 
     def _score(self, points: Tensor, items: Tensor | None) -> Tensor:
         rows = self.factors if items is None else self.factors[items]

@@ -66,7 +66,7 @@ class ItemKNN:
         assert isinstance(config, ItemKNNConfig)
         config.check_order(data.order)
         x = binary_matrix(data, np.float32)
-        norms = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
+        norms = np.sqrt(np.asarray(x.multiply(x).sum(axis=0)).ravel())
         k, columns, step = min(config.neighbors, data.n_items), x.T.tocsr(), max(1, _COMPARED // data.n_items)
         found: list[tuple[Tensor, Tensor]] = []
         for start in range(0, data.n_items, step):

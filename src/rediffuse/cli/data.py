@@ -201,7 +201,9 @@ def _show(facts: Mapping[str, Any]) -> None:
     show_table(facts["name"], ("fact", "value"), rows)
     health = facts["health"]
     show_table(
-        "Health of the data", ("what", "count"), [(name, _count(name, n)) for name, n in health["counts"].items()]
+        "Health of the data",
+        ("what", "count"),
+        [(name, _count(name, n)) for name, n in health["counts"].items() if name not in _SHOWN],
     )
     for finding in health["findings"]:
         tail = f" {finding['remedy'].rstrip('.')}." if finding["remedy"] else ""

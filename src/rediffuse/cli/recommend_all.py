@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -164,6 +163,8 @@ def _join(paths: Sequence[Path], target: Path) -> None:
     """Publish the parts as one file, a part at a time."""
     with new_file(target) as temporary:
         if target.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
             with pq.ParquetWriter(temporary, pq.read_schema(paths[0])) as writer:
                 for path in paths:
                     writer.write_table(pq.read_table(path))
