@@ -36,6 +36,7 @@ types: $(READY)
 bench: $(READY)  ## on demand, on a quiet machine (training needs ml-1m_clean in REDIFFUSE_DATA); figures go to benchmarks/results
 	$(BIN)/python -m benchmarks.reverse_chain --json benchmarks/results/reverse_chain.json
 	$(BIN)/python -m benchmarks.training --json benchmarks/results/training.json
+	$(BIN)/python -m benchmarks.large_rows --json benchmarks/results/large_rows.json
 	$(BIN)/python -m benchmarks.import --json benchmarks/results/import.json
 
 docs: $(READY)  ## regenerate the reference pages from the code

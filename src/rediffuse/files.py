@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,9 @@ def new_file(target: Path) -> Generator[Path]:
         recover(target)
         temporary = _sibling(target)
         try:
-            with temporary.open("xb") as file:
-                _lock(file.fileno())
+            with _held(temporary, lambda: temporary.touch(exist_ok=False)) as handle:
                 yield temporary
-                os.fsync(file.fileno())
+                os.fsync(handle)
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -117,9 +116,8 @@ def new_folder(target: Path, *, kind: str = "folder", replace: bool = False) -> 
             raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _sibling(target)
-        temporary.mkdir()
         try:
-            with _held(temporary):
+            with _held(temporary, temporary.mkdir):
                 yield temporary
                 _write_manifest(temporary, kind)
                 _swap_in(temporary, target)
@@ -250,18 +248,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Generator[None]:
-    """Keep others from taking a folder for left behind; the lock goes with it through a rename."""
-    handle = os.open(folder, os.O_RDONLY)
+def _held(path: Path, make: Callable[[], object]) -> Generator[int]:
+    """Make a file or folder and keep others from taking it for left behind; the lock goes with it through a rename."""
+    handle = -1
+    while handle < 0:
+        make()
+        handle = os.open(path, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not path.exists():  # somebody cleared it away before it was locked
+            os.close(handle)
+            handle = -1
     try:
-        _lock(handle)
-        yield
+        yield handle
     finally:
         os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _in_use(path: Path) -> bool:
@@ -271,7 +271,7 @@ def _in_use(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        _lock(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

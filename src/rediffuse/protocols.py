@@ -1,6 +1,6 @@
 """What the parts promise each other. Shapes as in `types`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -212,8 +212,8 @@ class Method(Recommender, Protocol):
     Training: ClassVar[type[FrozenConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, object]]]
     """Preset name -> values for keys of Config and Training."""
-    controls: ClassVar[frozenset[str]]
-    """The presets that are controls of the method, not the method."""
+    controls: ClassVar[Mapping[str, Sequence[str]]]
+    """The presets that are controls of the method, not the method -> the keys that make them so, which no tuner varies."""
     tunable: ClassVar[Mapping[str, Tunable]]
     """What `compare --trials` may vary: key of Config or Training -> values."""
 

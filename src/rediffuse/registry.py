@@ -66,6 +66,7 @@ def methods() -> dict[str, Entry]:
 RECENCY: Mapping[str, Mapping[str, Tunable]] = {
     "linear": {"weight_min": Range(0.0, 1.0)},
     "exponential": {"half_life": Range(1.0, 200.0, log=True)},
+    "days": {"half_life_days": Range(1.0, 365.0, log=True)},
 }
 """What tuning may vary in recency weights."""
 
@@ -96,9 +97,11 @@ class Recipe:
         return replace(self, config=config, training=training)
 
     def tunable(self) -> dict[str, Tunable]:
-        """What tuning may vary: what the method names, and how fast it forgets where it does."""
-        recency = vars(self.config).get("recency")
-        return {**self.method.tunable, **RECENCY.get(str(recency), {})}
+        """What tuning may vary: what the method names, how fast it forgets where it does, but not what makes a control one."""
+        settings, fixed = vars(self.config), self.method.controls.get(self.preset or "", ())
+        ages = "days" if settings.get("half_life_days") is not None else str(settings.get("recency"))
+        known = {**self.method.tunable, **RECENCY.get(ages, {})}
+        return {key: values for key, values in known.items() if key not in fixed}
 
     def describe(self) -> dict[str, Any]:
         """Name and settings, ready for JSON."""
@@ -142,8 +145,12 @@ def recipe(name: str, preset: str | None = None, settings: Mapping[str, Any] | N
         kind.make({key: value for key, value in merged.items() if key in kind.model_fields})
         for kind in (method.Config, method.Training)
     )
-    role: Role = "control" if preset in method.controls else methods()[name].role
-    return Recipe(name, method, config, training, role, preset)
+    return Recipe(name, method, config, training, role_of(name, preset), preset)
+
+
+def role_of(name: str, preset: str | None = None) -> Role:
+    """What a method is in a comparison; some presets are controls."""
+    return "control" if preset in method_class(name).controls else methods()[name].role
 
 
 @dataclass(frozen=True)
@@ -208,17 +215,21 @@ def fit(
     began = time.perf_counter()
     context = FitContext(run, validate, note, checkpoints("training"), initial)
     method = chosen.method.fit(chosen.config, chosen.training, data, context)
+    seconds = time.perf_counter() - began
     selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
-    control = evaluate(WithFallback(Popularity(popularity), popularity), task, protocol, seed=run.seed)
+    control = evaluate(Popularity(popularity), task, protocol, seed=run.seed) if refit else None
     best = max((p.epoch for p in course if p.best), default=0)
     parts = protocol.fit
     if refit and protocol.refit:
         parts, data = protocol.refit, _fit_data(dataset, protocol.refit)
         popularity = data.users_per_item()
-        training = chosen.training.model_copy(update={"epochs": best} if best else {})
+        # As many epochs as were best; none where an earlier model was, all that ran where nothing told them apart.
+        told = any(p.validation is not None for p in course)
+        epochs = {"epochs": best if told else course[-1].epoch} if course else {}
         context = FitContext(run, None, report, checkpoints("refit"), initial)
-        method = chosen.method.fit(chosen.config, training, data, context)
-    seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        method = chosen.method.fit(chosen.config, chosen.training.model_copy(update=epochs), data, context)
+        seconds += time.perf_counter() - began
     model = WithFallback(method, popularity)
     epochs = {"epochs": course[-1].epoch, "best_epoch": best} if course else {}
     folder = ModelFolder(
@@ -232,6 +243,8 @@ def fit(
             "name": dataset.name,
             "content_sha256": dataset.digest(),
             "fit": list(parts),
+            "until_us": None if data.history.time_us is None else int(data.history.time_us.max()),
+            **({} if earlier is None else {"earlier": _learned(earlier)}),
             "users": len(dataset.users),
             "events": len(dataset.events),
         },
@@ -247,7 +260,7 @@ def fit(
                 *chosen.config.model_dump(exclude_defaults=True),
                 *chosen.training.model_dump(exclude_defaults=True),
             ],
-            "controls": {"popularity": {n: i.to_json() for n, i in control.intervals.items()}},
+            "controls": {"popularity": {n: i.to_json() for n, i in control.intervals.items()}} if control else {},
             "fit_seconds": round(seconds, 3),
             **epochs,
             **({"course": [course_json(p) for p in course]} if course else {}),
@@ -264,6 +277,12 @@ def course_json(progress: Progress) -> dict[str, Any]:
 
 def _fit_data(dataset: Dataset, parts: Sequence[str]) -> FitData:
     return FitData(dataset.history(*parts), len(dataset.catalog), dataset.events.order)
+
+
+def _learned(earlier: ModelFolder) -> list[dict[str, Any]]:
+    """What a model and those before it learned from: content hash and time of the last event."""
+    own = {key: earlier.data.get(key) for key in ("content_sha256", "until_us")}
+    return [*earlier.data.get("earlier", []), own]
 
 
 def _initial(earlier: ModelFolder, dataset: Dataset) -> Mapping[str, Tensor]:

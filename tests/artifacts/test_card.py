@@ -81,7 +81,7 @@ def test_metrics_stand_beside_those_of_controls_the_selection_metric_first():
 
 def test_a_refit_is_told():
     protocol = {**facts()["protocol"], "refit": ["train", "valid"]}
-    assert "before it learned anew from all parts" in part(write(protocol=protocol), "What it reached")
+    assert "before it learned anew from train and valid" in part(write(protocol=protocol), "What it reached")
     assert "they learn anew from train and valid" in part(write(protocol=protocol), "Protocol")
 
 

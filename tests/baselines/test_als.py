@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from rediffuse.baselines import als
 from rediffuse.baselines.als import ALS, ALSConfig, ALSTraining
-from rediffuse.baselines.rows import binary_matrix
+from rediffuse.baselines.rows import event_weights
 from rediffuse.config import RunConfig
 from rediffuse.data.importers.diffrec import load
 from rediffuse.data.weighting import weigh
@@ -54,7 +54,7 @@ def test_users_are_folded_in_as_implicit_recalculates_them() -> None:
     with threadpool_limits(1, "blas"):
         theirs = AlternatingLeastSquares(factors=6, regularization=2.0, num_threads=1)
     theirs.item_factors = model.factors.numpy()
-    expected = theirs.recalculate_user(np.arange(40), (4.0 * binary_matrix(DATA)).astype(np.float32))
+    expected = theirs.recalculate_user(np.arange(40), (4.0 * event_weights(DATA)).astype(np.float32))
     found = model.fold_in(weigh(DATA.history, model.config, ITEMS))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 

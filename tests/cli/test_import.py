@@ -39,10 +39,10 @@ def test_rules_reach_the_record(command: Command, source: Path, tmp_path: Path) 
 def test_health_is_shown_and_described(command: Command, source: Path, tmp_path: Path) -> None:
     said = command("import", "table", source, "--to", tmp_path / "d")
     assert "Health of the data" in said.out
-    assert "note: Events of 4 kinds count alike. Weigh them: --kinds cart=1," in said.out
+    assert "note: Events of 3 kinds count alike. Weigh them: --kinds cart=1," in said.out
     assert "note: Returns took back 0 purchases; 5 returns found none (kinds refund and purchase)" in said.out
     again = command("describe", tmp_path / "d", "--json", tmp_path / "d.json")
-    assert "note: Events of 4 kinds count alike." in again.out
+    assert "note: Events of 3 kinds count alike." in again.out
     facts = json.loads((tmp_path / "d.json").read_text())
     assert facts["health"]["counts"]["rows"] == 40
     assert facts["health"]["counts"]["times in the future"] == 0

@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -39,7 +39,7 @@ class Neighbours:
     Config: ClassVar[type[FrozenConfig]] = FrozenConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {}
 
     def __init__(self, beside: Tensor) -> None:

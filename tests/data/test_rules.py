@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.interactions import Order
 from rediffuse.data.rules import EventRules
+from rediffuse.data.splits import ColdUsers, GlobalTime
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import InvalidConfig, InvalidInput
 from rediffuse.types import Ragged
@@ -173,3 +174,29 @@ def test_rules_need_their_columns(rules: EventRules, needs: str) -> None:
 def test_contradicting_rules_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         EventRules.make(values)
+
+
+def test_a_return_is_not_known_before_it_is_made() -> None:
+    """The history of the parts before it holds the purchase still; with it, the purchase is gone."""
+    rows = [("u", item, 1_700_000_000_000_000 + n, "purchase") for n, item in enumerate("abcde")]
+    rows += [("u", "a", 1_700_000_000_000_100, "return")]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time_us", "kind"], orient="row")
+    data = Dataset.from_events("shop", frame).with_split(GlobalTime(valid=0.2, test=0.3))
+    assert data.history("train").to_lists() == [[0, 1, 2]]
+    assert data.history("train", "valid").to_lists() == [[0, 1, 2, 3]]
+    assert data.history().to_lists() == [[1, 2, 3, 4]]
+    assert data.history("test").to_lists() == [[4]]
+
+
+def test_cold_users_are_asked_for_events_that_count() -> None:
+    rows = [
+        (f"u{user}", item, 1_700_000_000_000_000 + n, kind)
+        for user in range(40)
+        for n, (item, kind) in enumerate([("a", "buy"), ("b", "buy"), ("c", "buy"), ("d", "buy"), ("d", "return")])
+    ]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time_us", "kind"], orient="row")
+    data = Dataset.from_events("shop", frame).with_split(ColdUsers(valid=0.3, test=0.3, asked=0.3))
+    for part in ("valid", "test"):
+        asked = data.history(part).lengths
+        assert int((asked > 0).sum()) > 0
+        assert set(asked.tolist()) <= {0, 1}

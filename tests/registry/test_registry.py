@@ -82,6 +82,7 @@ def test_fitting_reports_validates_and_describes(tiny: Dataset) -> None:
         "name": "atelier-tiny",
         "content_sha256": tiny.digest(),
         "fit": ["train"],
+        "until_us": int(tiny.history("train").time_us.max()),
         "users": 160,
         "events": 6950,
     }
@@ -124,3 +125,29 @@ def test_the_table_is_not_changed_by_accident() -> None:
     assert isinstance(registry.METHODS, dict | MappingProxyType)
     assert registry.methods() == registry.methods()
     assert registry.methods() is not registry.METHODS
+
+
+def test_ages_in_days_are_tuned_in_days() -> None:
+    days = registry.recipe("ease", settings={"recency": "exponential", "half_life_days": 30.0})
+    assert set(days.tunable()) == {"regularization", "half_life_days"}
+    assert set(registry.recipe("ease", "exponential").tunable()) == {"regularization", "half_life"}
+    assert set(registry.recipe("t-diffrec").tunable()) >= {"weight_min", "learning_rate"}
+
+
+def test_what_makes_a_control_one_is_never_tuned() -> None:
+    control = registry.recipe("diffrec", "ml-1m-clean-no-noise")
+    assert control.role == "control" == registry.role_of("diffrec", "ml-1m-clean-no-noise")
+    assert not {"levels", "noise_scale"} & set(control.tunable())
+    assert {"levels", "noise_scale"} <= set(registry.recipe("diffrec", "ml-1m-clean").tunable())
+
+
+def test_a_refit_that_an_earlier_model_beats_learns_nothing(tiny: Dataset) -> None:
+    """Where no epoch was better than what was taken over, the refit keeps what was taken over."""
+    run = RunConfig(device="cpu")
+    chosen = registry.recipe("diffrec", settings={"hidden": [8], "epochs": 6, "validate_every": 1})
+    first = registry.fit(chosen, tiny, Protocol(), run)
+    still = chosen.changed({"learning_rate": 1e-12, "patience": 2})
+    again = registry.fit(still, tiny, Protocol(refit=("train", "valid")), run, earlier=first.folder)
+    assert again.folder.made["best_epoch"] == 0
+    for name, tensor in first.folder.tensors.items():
+        assert torch.equal(tensor, again.folder.tensors[name])

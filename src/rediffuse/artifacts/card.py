@@ -92,7 +92,8 @@ def _metrics(facts: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     head = ["metric", *(escape(str(title)) for title, _ in columns)]
     rows = [[escape(name), *(_interval(values.get(name)) for _, values in columns)] for name in names]
     part = (protocol.get("selection") or {}).get("relevant", "the selection part")
-    refit = ", before it learned anew from all parts" if protocol.get("refit") else ""
+    parts = protocol.get("refit")
+    refit = f", before it learned anew from {listed(parts)}" if parts else ""
     said = (
         f"On {part}, where settings and epochs were chosen{refit}: such figures flatter. Mean over users with its 95 % "
         "interval."

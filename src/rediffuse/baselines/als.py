@@ -7,13 +7,13 @@
 | x_u = (Y^T Y + Y^T (C_u - 1) Y + lambda)^-1 Y^T C_u p_u (eq. 4) | `ALS.fold_in` |
 | scores = x_u . y_i | `ALS.recommend` |
 
-Y is learned from binary rows by the library `implicit`, three steps of conjugate gradients a row and iteration; recency
+Y is learned from rows without recency by the library `implicit`, three steps of conjugate gradients a row and iteration; recency
 weights are the r_ui of the history that is scored, which is solved exactly.
 Reference: Hu, Koren, Volinsky 2008, "Collaborative filtering for implicit feedback datasets"; Takacs, Pilaszy, Tikk 2011,
 "Applications of the conjugate gradient method for implicit feedback collaborative filtering".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Self, cast
 
@@ -22,7 +22,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from rediffuse.baselines.rows import binary_matrix
+from rediffuse.baselines.rows import event_weights
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import MissingExtra, TrainingDiverged, refuse_options, say
@@ -68,7 +68,7 @@ class ALS:
             "half_life": 5.0,
         },
     }
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "factors": Range(16, 256, log=True),
         "regularization": Range(1.0, 300.0, log=True),
@@ -177,6 +177,7 @@ def _item_factors(config: ALSConfig, training: ALSTraining, data: FitData, run: 
             num_threads=run.threads,
             random_state=run.seed,
         )
-        # The library reads what is stored as c_ui itself.
-        model.fit((1 + config.alpha) * binary_matrix(data), show_progress=False)
+        confidence = event_weights(data)
+        confidence.data = 1 + config.alpha * confidence.data  # the library reads what is stored as c_ui itself
+        model.fit(confidence, show_progress=False)
     return model.item_factors

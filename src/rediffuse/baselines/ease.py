@@ -6,11 +6,11 @@
 | B_ij = -P_ij / P_jj, B_jj = 0 (eq. 8) | `EASE.fit` |
 | scores = x B (eq. 1) | `EASE.recommend` |
 
-B is fitted on binary rows; recency weights enter the row that is scored.
+B is fitted on rows without recency, which enters the row that is scored.
 Reference: Steck 2019, "Embarrassingly shallow autoencoders for sparse data".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -19,7 +19,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from rediffuse.baselines.inverse import invert
-from rediffuse.baselines.rows import binary_matrix
+from rediffuse.baselines.rows import event_weights
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import InvalidInput, refuse_options, say
@@ -55,7 +55,7 @@ class EASE:
         "ml-1m-clean-exponential": {"regularization": 1000.0, "recency": "exponential", "half_life": 5.0},
     }
 
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {"regularization": Range(10.0, 5000.0, log=True)}
 
     def __init__(self, config: EASEConfig, weight: Tensor) -> None:
@@ -111,7 +111,7 @@ _COUNTED = 1 << 23
 
 
 def _solved_in(n_items: int, run: RunConfig) -> torch.dtype:
-    """Doubles where they fit into 3.2 GB; counts are exact in either format up to 16.7 million users an item."""
+    """Doubles where they fit into 3.2 GB; plain counts are exact in either format up to 16.7 million users an item."""
     return getattr(torch, "float64" if n_items <= _DOUBLE_UP_TO else run.dtype)
 
 
@@ -124,7 +124,7 @@ def _gram(data: FitData, dtype: torch.dtype, device: str) -> Tensor:
         raise InvalidInput(
             say(f"The matrix of ease for {data.n_items:,} items takes {size} on {device}", remedy="Use item_knn or als")
         ) from None
-    x = binary_matrix(data, np.float32)
+    x = event_weights(data, np.float32)
     columns, step = x.T.tocsr(), max(1, _COUNTED // data.n_items)
     for start in range(0, data.n_items, step):
         gram[start : start + step] = torch.from_numpy((columns[start : start + step] @ x).toarray())

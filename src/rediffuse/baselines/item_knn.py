@@ -10,7 +10,7 @@ Reference: Sarwar et al. 2001, "Item-based collaborative filtering recommendatio
 of Bell & Koren 2007.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 from scipy import sparse
 from torch import Tensor
 
-from rediffuse.baselines.rows import binary_matrix
+from rediffuse.baselines.rows import event_weights
 from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
@@ -46,7 +46,7 @@ class ItemKNN:
     Config: ClassVar[type[FrozenConfig]] = ItemKNNConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"ml-1m-clean": {"neighbors": 100, "shrink": 5.0}}
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "neighbors": Range(5, 500, log=True),
         "shrink": Range(1.0, 500.0, log=True),
@@ -65,7 +65,7 @@ class ItemKNN:
         del training, context
         assert isinstance(config, ItemKNNConfig)
         config.check_order(data.order)
-        x = binary_matrix(data, np.float32)
+        x = event_weights(data, np.float32)
         norms = np.sqrt(np.asarray(x.multiply(x).sum(axis=0)).ravel())
         k, columns, step = min(config.neighbors, data.n_items), x.T.tocsr(), max(1, _COMPARED // data.n_items)
         found: list[tuple[Tensor, Tensor]] = []

@@ -12,7 +12,7 @@
 Reference: Liang, Krishnan, Hoffman, Jebara 2018, "Variational autoencoders for collaborative filtering".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -113,11 +113,11 @@ class MultVAE:
     Config: ClassVar[type[FrozenConfig]] = MultVAEConfig
     Training: ClassVar[type[FrozenConfig]] = TrainingConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"ml-1m-clean": {"batch_size": 500}}
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),
-        "dropout": Range(0.2, 0.8),
-        "beta": Range(0.01, 1.0, log=True),
+        "dropout": Range(0.3, 0.8),
+        "beta": Range(0.05, 1.0, log=True),
         "hidden": ((300,), (600,), (1000,)),
         "latent": Range(50, 400, log=True),
     }

@@ -1,6 +1,6 @@
 """Popularity: the items that most users have taken, for everybody the same."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor
@@ -22,7 +22,7 @@ class Popularity:
     Config: ClassVar[type[FrozenConfig]] = PopularityConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {}
 
     def __init__(self, counts: Tensor) -> None:

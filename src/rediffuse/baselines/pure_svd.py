@@ -9,7 +9,7 @@ Reference: Cremonesi, Koren, Turrin 2010, "Performance of recommender algorithms
 section 3.3.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from scipy.sparse import linalg
 from torch import Tensor
 
-from rediffuse.baselines.rows import binary_matrix
+from rediffuse.baselines.rows import event_weights
 from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import InvalidInput, refuse_options, say
@@ -40,7 +40,7 @@ class PureSVD:
     Config: ClassVar[type[FrozenConfig]] = PureSVDConfig
     Training: ClassVar[type[FrozenConfig]] = FrozenConfig
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    controls: ClassVar[frozenset[str]] = frozenset()
+    controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {"rank": Range(8, 512, log=True)}
 
     def __init__(self, config: PureSVDConfig, directions: Tensor, strengths: Tensor) -> None:
@@ -60,7 +60,7 @@ class PureSVD:
         if least < 2:
             raise InvalidInput(say("pure_svd needs at least two users and two items", remedy="Use popularity"))
         # A fixed start makes the iteration repeat itself.
-        found = cast("Any", linalg.svds(binary_matrix(data), k=min(config.rank, least - 1), v0=np.ones(least)))
+        found = cast("Any", linalg.svds(event_weights(data), k=min(config.rank, least - 1), v0=np.ones(least)))
         # The sign of a direction is arbitrary and has no effect on x V V^T.
         directions = np.ascontiguousarray(found[2].T, dtype=context.run.dtype)
         strengths = torch.from_numpy(found[1].astype(context.run.dtype))

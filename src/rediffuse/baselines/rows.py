@@ -9,8 +9,11 @@ from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.protocols import FitData
 
 
-def binary_matrix(data: FitData, dtype: type[np.floating[Any]] = np.float64) -> sparse.csr_matrix:
-    """(U, I), 1 where a user has an item, however often."""
+def event_weights(data: FitData, dtype: type[np.floating[Any]] = np.float64) -> sparse.csr_matrix:
+    """(U, I): what a user's events with an item weigh, the most of them where there are several; 1 where nothing is said.
+
+    Recency does not enter: a fit sees who took what, the row that is scored also when.
+    """
     rows = weigh(data.history, RecencyConfig(), data.n_items)
     values = rows.values.numpy().astype(dtype)
     return sparse.csr_matrix((values, rows.items.numpy(), rows.indptr.numpy()), shape=(len(rows), rows.width))

@@ -33,7 +33,16 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.evaluation.evaluate import Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
-from rediffuse.evaluation.report import Pair, Report, SweepPoint, Walk, WalkItem, require_report, write_report
+from rediffuse.evaluation.report import (
+    Pair,
+    Reference,
+    Report,
+    SweepPoint,
+    Walk,
+    WalkItem,
+    require_report,
+    write_report,
+)
 from rediffuse.evaluation.statistics import holm, paired
 from rediffuse.protocols import Stepwise
 from rediffuse.types import Options
@@ -61,6 +70,13 @@ def compare(
             min=0, help="Settings to try for every method on the selection part, the given ones first; 0: none."
         ),
     ] = 0,
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling",
+            help="Where the world behind the data is known (atelier): what could be reached at all. Minutes on small.",
+        ),
+    ] = False,
     keep: Annotated[
         Path | None, typer.Option(help="Folder for finished trials and models: the same command goes on from there.")
     ] = None,
@@ -81,8 +97,15 @@ def compare(
     found = find_protocol(dataset, protocol, **({} if seeds is None else {"seeds": _seeds(seeds)}))
     if report is not None:
         require_report(report)
+    if ceiling and "world" not in dataset.facts:
+        raise InvalidInput(
+            say("--ceiling needs data of a world whose truth is known", got=dataset.name, remedy="Leave it out")
+        )
     work = Comparison(dataset, found, run, trials, keep)
-    made = make_report(work, work.run_all(chosen))
+    if ceiling:
+        work.check_references()
+    runs = work.run_all(chosen)
+    made = make_report(work, runs, work.references(runs) if ceiling else ())
     show(made)
     write_result(json, made.to_json())
     if report is not None:
@@ -115,7 +138,7 @@ def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Rec
     return out
 
 
-def make_report(work: Comparison, runs: Sequence[Run]) -> Report:
+def make_report(work: Comparison, runs: Sequence[Run], references: Sequence[Reference] = ()) -> Report:
     """Test, sweep and watch: all that the page of a comparison shows."""
     dataset, protocol, run = work.dataset, work.protocol, work.run
     facts = dataset.facts
@@ -127,7 +150,7 @@ def make_report(work: Comparison, runs: Sequence[Run]) -> Report:
         sweep=[point for one in runs for point in _sweep(one, work.task, protocol)],
         walks=_walk(runs, dataset, work.task, protocol),
         select_by=protocol.select_by,
-        references=work.references(runs),
+        references=references,
         facts={
             "command": shlex.join(["rediffuse", *sys.argv[1:]]),
             "dataset": f"{dataset.name}, content {dataset.digest()}",
@@ -135,7 +158,7 @@ def make_report(work: Comparison, runs: Sequence[Run]) -> Report:
             **{name: str(value) for name, value in registry.versions().items()},
             "device": f"{run.device}, {run.threads} threads, {run.precision}",
             "seeds": ", ".join(map(str, protocol.seeds)),
-            "steps and walk": f"the model of seed {protocol.seeds[-1]}",
+            "steps, walk, lists and parts of items": f"the model of seed {protocol.seeds[-1]}",
         },
     )
 

@@ -145,3 +145,12 @@ def transfer_progress(label: str) -> Generator[Callable[[int, int | None], None]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+@contextmanager
+def waiting(label: str) -> Generator[None]:
+    """What is being worked on and since when, for work whose length nobody knows."""
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task(label, total=None)
+        yield

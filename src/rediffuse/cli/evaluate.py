@@ -62,7 +62,7 @@ def evaluate(
             )
         )
     found = _protocol(folder, dataset, protocol)
-    leaks = [*found.leaks(dataset), *_other_data(folder, dataset)]
+    leaks = [*found.leaks(dataset), *_other_data(folder, dataset, found)]
     if leaks and not found.allow_leak:
         raise InvalidInput(
             say(f"This figure would be a leak: {leaks[0]}", remedy="Set allow_leak = true to see what it is worth")
@@ -83,7 +83,7 @@ def evaluate(
         peak_rss_mb=peak_rss_mb(),
         undefined=task.undefined,
         settings={**folder.config, **({"steps": steps} if steps else {})},
-        role=registry.methods()[folder.method].role,
+        role=registry.role_of(folder.method, folder.made.get("preset")),
         beyond=beyond(scores.lists, task.relevant, background, found.ks),
         slices=slices(scores, task, background.data, found.select_by),
     )
@@ -119,8 +119,18 @@ def _protocol(folder: ModelFolder, dataset: Dataset, name: str | None) -> Protoc
     return find_protocol(dataset, name, seeds=trained.seeds).of_model(trained)
 
 
-def _other_data(folder: ModelFolder, dataset: Dataset) -> list[str]:
-    """In words, when the model learned from other data or another split, which may hold the answers."""
-    if folder.data.get("content_sha256") == dataset.digest():
-        return []
-    return ["report: the model learned from other data or another split, which may hold the answers"]
+def _other_data(folder: ModelFolder, dataset: Dataset, protocol: Protocol) -> list[str]:
+    """In words, when the model learned from other data or another split, which may hold the answers.
+
+    What an earlier model had learned before this one went on from it does no harm where it lies before what is asked.
+    """
+    found: list[str] = []
+    if folder.data.get("content_sha256") != dataset.digest():
+        found.append("report: the model learned from other data or another split, which may hold the answers")
+    asked = dataset.history(protocol.report.relevant).time_us
+    begins = int(asked.min()) if asked is not None and len(asked) else None
+    for past in folder.data.get("earlier", []):
+        until = past["until_us"]
+        if past["content_sha256"] != dataset.digest() and (begins is None or until is None or until > begins):
+            found.append("report: the model it went on from learned from events that may hold the answers")
+    return found

@@ -65,6 +65,7 @@ def quickstart(
         ("describe", dataset_folder),
         ("recommend", model, "--data", dataset_folder, "--user", dataset.users.items.ids[0]),
         ("evaluate", model, "--data", dataset_folder, "--steps", 1),
+        ("compare", "--data", dataset_folder, "--methods", "popularity,ease:atelier,diffrec:atelier", "--ceiling"),
         ("import", "table", "YOUR_EVENTS.csv", "--to", "data/shop"),
     ):
         tell(f"  {line('rediffuse', *words)}")

@@ -96,7 +96,10 @@ def users_of(dataset: Dataset, text: str) -> Tensor:
     ids = dataset.users.items.ids
     if text == "all":
         return torch.arange(len(ids))
-    lines = Path(text).read_text(encoding="utf-8-sig").split("\n")  # an id may hold other ends of lines
+    try:
+        lines = Path(text).read_text(encoding="utf-8-sig").split("\n")  # an id may hold other ends of lines
+    except UnicodeDecodeError:
+        raise InvalidInput(say(f"{text!r} is not UTF-8 text", remedy="Save it as UTF-8")) from None
     names = [name for line in lines if (name := line.removesuffix("\r"))]
     numbers = torch.from_numpy(dataset.users.items.encode(names))
     if not names:
@@ -129,6 +132,8 @@ def recommend_all(
             return
         raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
     with _owned(folder):
+        if target.exists():  # another command ended while this one waited for its turn
+            raise InvalidInput(say(f"{str(target)!r} exists already", remedy="Choose another place or remove it first"))
         _begin(folder, plan)
         paths = [folder / f"{number:06}.parquet" for number in range(len(asked.parts()))]
         try:

@@ -12,11 +12,13 @@ import numpy as np
 
 from rediffuse import registry
 from rediffuse.artifacts import read_model
-from rediffuse.cli.console import tell, training_progress
+from rediffuse.cli.console import tell, training_progress, waiting
 from rediffuse.cli.memory import forget_peak, peak_rss_mb
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
+from rediffuse.data.worlds.atelier_references import MOST_ITEMS, window_of
 from rediffuse.data.worlds.atelier_references import references as of_world
+from rediffuse.errors import InvalidInput, say
 from rediffuse.evaluation.beyond_accuracy import Background, beyond
 from rediffuse.evaluation.evaluate import Scores, Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
@@ -61,17 +63,42 @@ class Comparison:
         """Tune, fit and score every method, one after the other."""
         return [self._run(recipe) for recipe in chosen]
 
-    def references(self, runs: Sequence[Run]) -> list[Reference]:
-        """What could be reached at all, where the truth behind the data is known and no history lacks an event."""
+    def check_references(self) -> None:
+        """Refuse, before any work, what the ceiling cannot be told for.
+
+        Raises: InvalidInput when the parts do not follow each other in time, histories lack an event before the part
+            that is reported, or the catalog is too large.
+        """
         split, report = self.dataset.split, self.protocol.report
-        if self.dataset.facts.get("world") != "atelier" or split is None:
-            return []
+        assert split is not None
+        window_of(self.dataset, report.relevant)
+        if len(self.dataset.catalog) > MOST_ITEMS:
+            raise InvalidInput(
+                say(
+                    "The catalog is too large for the ceiling",
+                    got=len(self.dataset.catalog),
+                    allowed=f"up to {MOST_ITEMS}",
+                )
+            )
         if set(report.history) != set(split.parts[: split.place(report.relevant)]):
-            return []
-        time_us = self.dataset.events.frame["time_us"].to_numpy()[split.mask([report.relevant])]
+            raise InvalidInput(
+                say(
+                    "The ceiling takes every event before the part that is reported for history",
+                    got=", ".join(report.history),
+                    allowed=", ".join(split.parts[: split.place(report.relevant)]),
+                )
+            )
+
+    def references(self, runs: Sequence[Run]) -> list[Reference]:
+        """What could be reached at all, where the truth behind the data is known. Raises: as `check_references`."""
+        self.check_references()
+        report = self.protocol.report
         metric, out = self.protocol.select_by, list[Reference]()
-        for name, meaning, make, replicates in of_world(self.dataset, int(time_us.min()), int(time_us.max())):
-            scores = [evaluate(make(n), self.task, self.protocol) for n in range(replicates)]
+        for name, meaning, make, replicates in of_world(self.dataset, *window_of(self.dataset, report.relevant)):
+            scores = list[Scores]()
+            for n in range(replicates):
+                with waiting(f"{name}, {n + 1} of {replicates}"):
+                    scores.append(evaluate(make(n), self.task, self.protocol))
             means = [one.mean(metric) for one in scores]
             error = float(np.std(means, ddof=1) / np.sqrt(replicates)) if replicates > 1 else 0.0
             mean = Scores.over_seeds(scores)

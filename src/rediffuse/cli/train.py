@@ -53,7 +53,8 @@ def train(
     earlier: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Go on from this model on new events, with its settings; its items keep their numbers."
+            "--from",
+            help="Go on from this model on new events, with its settings and numbers of items; closed forms and als learn anew.",
         ),
     ] = None,
     sets: SetOption = None,
@@ -142,12 +143,14 @@ def _logged(path: Path | None, report: Callable[[Progress], None]) -> Generator[
         return
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        file = path.open("w", encoding="utf-8")
 
-            def note(progress: Progress) -> None:
-                report(progress)
-                if not progress.partial:
-                    file.write(json.dumps(registry.course_json(progress)) + "\n")
-                    file.flush()
+    def note(progress: Progress) -> None:
+        report(progress)
+        if not progress.partial:
+            with storage(path):
+                file.write(json.dumps(registry.course_json(progress)) + "\n")
+                file.flush()
 
-            yield note
+    with file:
+        yield note

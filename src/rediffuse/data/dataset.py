@@ -130,9 +130,22 @@ class Dataset:
     def history(self, *parts: str) -> Ragged:
         """One row per user with their events in the named parts (all when none is named), oldest first.
 
+        A return that stands in a later part than those named is not known yet: what it takes back still counts.
+
         Raises: InvalidInput when parts are named and the data has no split.
         """
-        return self.events.history(self._split().mask(parts) if parts else None)
+        if not parts:
+            return self.events.history()
+        found = self._split()
+        events = self.events
+        if "returns" in self.facts:
+            known = found.part <= max(found.place(part) for part in parts)
+            rules = EventRules.make(self.facts["rules"])
+            weight, _ = weights(events.frame.filter(known), rules, events.order)
+            column = np.zeros(len(events), dtype=np.float32)
+            column[known] = 1.0 if weight is None else weight.to_numpy()
+            events = replace(events, frame=events.frame.with_columns(weight=pl.Series(column)))
+        return events.history(found.mask(parts))
 
     def part_counts(self) -> dict[str, int]:
         """Events in each part."""

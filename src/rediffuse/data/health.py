@@ -104,7 +104,8 @@ def _left_out(
 
 
 def _kinds(dataset: "Dataset") -> Generator[Finding]:
-    kinds = dataset.events.kinds
+    returns = dataset.facts.get("returns", {}).get("kinds", ())
+    kinds = [kind for kind in dataset.events.kinds if kind not in returns]
     if len(kinds) > 1 and not dataset.facts.get("rules", {}).get("kinds"):
         weights = ",".join(f"{kind}=1" for kind in kinds[:4])
         yield Finding("note", f"Events of {len(kinds)} kinds count alike", f"Weigh them: --kinds {weights}")

@@ -189,8 +189,9 @@ def split(
         part = _by_cold_user(events, recipe, users or _numbers(events.n_users))
     else:
         part = _by_user(events, recipe)
+    counts = _counting(events)
     for place, name in enumerate(names):
-        if not (part == place).any():
+        if not ((part == place) & counts).any():
             raise InvalidInput(say(f"{recipe.recipe} leaves the part {name!r} empty", remedy="Choose another recipe"))
     return Split(recipe, names, part)
 
@@ -204,6 +205,13 @@ def tail(users: pl.Series, share: float) -> pl.Series:
     size, place = pl.len().over("user"), pl.int_range(pl.len()).over("user")
     count = pl.when(size > 1).then(_rounded(size, share).clip(1)).otherwise(0)
     return users.alias("user").to_frame().select(last=place >= size - count)["last"]
+
+
+def _counting(events: Interactions) -> NDArray[np.bool_]:
+    """Which events count for anything: those that do not weigh 0."""
+    if "weight" not in events.frame.columns:
+        return np.ones(len(events), dtype=bool)
+    return events.frame["weight"].to_numpy() > 0
 
 
 def _rounded(size: pl.Expr, share: float) -> pl.Expr:
@@ -223,9 +231,11 @@ def _drawn(ids: Sequence[str], recipe: ColdItems | ColdUsers) -> NDArray[np.int8
 
 
 def _by_cold_user(events: Interactions, recipe: ColdUsers, ids: Sequence[str]) -> NDArray[np.int8]:
-    users = events.frame["user"].to_numpy()
-    asked = tail(events.frame["user"], recipe.asked).to_numpy()
-    drawn = np.where(np.bincount(users, minlength=events.n_users) > 1, _drawn(ids, recipe), 0)[users]
+    users, counts = events.frame["user"].to_numpy(), _counting(events)
+    asked = np.zeros(len(events), dtype=bool)
+    asked[counts] = tail(events.frame["user"].filter(counts), recipe.asked).to_numpy()
+    enough = np.bincount(users[counts], minlength=events.n_users) > 1
+    drawn = np.where(enough, _drawn(ids, recipe), 0)[users]
     return np.where(drawn > 0, 2 * drawn - 1 + asked, 0).astype(np.int8)
 
 

@@ -17,7 +17,7 @@ class RecencyConfig(FrozenConfig):
     """Recency weights; any method that reads rows may take them, and T-DiffRec is nothing else."""
 
     recency: Literal["none", "linear", "exponential"] = "none"
-    """none: every event counts 1. linear: from weight_min (oldest) to weight_max (newest). exponential: halves with age."""
+    """none: every event counts 1, or what its kind weighs. linear: from weight_min (oldest) to weight_max (newest). exponential: halves with age."""
     weight_min: float = Field(default=0.5, ge=0, le=1)
     """linear: weight of the oldest event; a single event gets this too."""
     weight_max: float = Field(default=1.0, ge=0, le=1)

@@ -64,8 +64,8 @@ class Background:
 
     @classmethod
     def of(cls, dataset: Dataset, protocol: Protocol, task: Task) -> "Background":
-        """Of the parts that the protocol learns from."""
-        data = FitData(dataset.history(*protocol.fit), len(dataset.catalog), dataset.events.order)
+        """Of the parts that the protocol learns from for the report."""
+        data = FitData(dataset.history(*(protocol.refit or protocol.fit)), len(dataset.catalog), dataset.events.order)
         mask = Ragged.empty(len(task.query)) if task.query.exclude is None else task.query.exclude
         return cls(data, popular_lists(data, mask, max(protocol.ks)), category_matrix(dataset.catalog))
 

@@ -26,7 +26,8 @@ def tune(
         trials: how many, the first included.   seed: of the proposals.
     Returns: all trials in order.
     Raises: InvalidInput when there is to be no trial; MissingExtra when optuna is not installed.
-    Reference: Bergstra et al. 2011 (TPE), as optuna has it; a third of the trials is drawn at random first.
+    Reference: Bergstra et al. 2011 (TPE), as optuna has it; a third of the trials, three at least, is drawn at random
+    first. It does not learn from the given settings, which may lie outside the space.
     """
     if trials < 1:
         raise InvalidInput(say("There must be at least one trial", got=trials))

@@ -15,7 +15,7 @@ Wang, Xu, Feng, Lin, He, Chua 2023, "Diffusion Recommender Model". The reverse c
 (`denoisers/collapsed.py`), which changes no score beyond rounding.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -125,7 +125,9 @@ class DiffRec:
         )
     }
 
-    controls: ClassVar[frozenset[str]] = frozenset({"atelier-no-noise", "ml-1m-clean-no-noise"})
+    controls: ClassVar[Mapping[str, Sequence[str]]] = dict.fromkeys(
+        ("atelier-no-noise", "ml-1m-clean-no-noise"), ("levels", "noise_scale")
+    )
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),
         "levels": (5, 10, 40, 100),

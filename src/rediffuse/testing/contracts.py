@@ -256,7 +256,9 @@ class RecommenderContract:
     def test_what_may_be_tuned_is_possible(self, name: str) -> None:
         """Every value a tuner may try is a setting the method takes; controls are presets."""
         method = registry.method_class(name)
-        assert method.controls <= set(method.presets)
+        for preset, keys in method.controls.items():
+            assert set(keys) <= set(method.presets[preset])
+            assert not set(keys) & set(registry.recipe(name, preset).tunable())
         for key, values in method.tunable.items():
             for value in (values.low, values.high) if isinstance(values, Range) else values:
                 registry.recipe(name, settings={key: value})

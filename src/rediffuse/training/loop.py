@@ -138,7 +138,10 @@ def take_over(module: torch.nn.Module, initial: Mapping[str, Tensor]) -> None:
             say("The earlier model has other widths or layers", remedy="Train from scratch, or with its settings")
         )
     for name, tensor in initial.items():
-        mine[name][: len(tensor)] = tensor if tensor.dim() else mine[name]
+        if tensor.dim():
+            mine[name][: len(tensor)] = tensor
+        else:
+            mine[name].copy_(tensor)
 
 
 def _steps(trainable: Trainable[BatchT], state: State, *, mixed: bool) -> Iterator[bool]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rediffuse.evaluation import wording
 from rediffuse.evaluation.report.blocks import Block, Bullets, Cell, Code, Details, Section, Table, Text
 from rediffuse.evaluation.report.comparison import Report
+from rediffuse.evaluation.report.making import varied
 from rediffuse.evaluation.report.values import Result
 
 
@@ -75,7 +76,7 @@ def _fallbacks(report: Report) -> list[str]:
 
 
 def _search_limits(report: Report) -> list[str]:
-    counts = {len(result.trials) for result in report.results if result.trials}
+    counts = {len(result.trials) for result in report.results if varied(result)}
     given = [result.method for result in report.results if not result.trials]
     if not counts:
         return ["Settings were given: no comparison under equal tuning budgets."]

@@ -190,8 +190,16 @@ def _trials(trials: Sequence[Trial]) -> list[list[Cell]]:
     ]
 
 
+def varied(result: Result) -> bool:
+    """Whether there was anything to tune: a method without settings has the one trial."""
+    return any(trial.settings for trial in result.trials) or len(result.trials) > 1
+
+
 def _budget(tuned: Sequence[Result]) -> str:
+    tuned = [result for result in tuned if varied(result)]
     counts = {len(result.trials) for result in tuned}
+    if not counts:
+        return "No method had a setting to vary."
     if len(counts) == 1:
         return f"Every method that was tuned had the same budget: {wording.counted(counts.pop(), 'trial')}."
     each = wording.listed(f"{result.method} {len(result.trials):,}" for result in tuned)
