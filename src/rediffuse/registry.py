@@ -113,6 +113,11 @@ class Recipe:
         return (sys.modules[self.method.__module__].__doc__ or "").strip().partition("\n")[0]
 
     @property
+    def changed_keys(self) -> list[str]:
+        """The settings that differ from the defaults of the class."""
+        return [key for kind in (self.config, self.training) for key in kind.model_dump(exclude_defaults=True)]
+
+    @property
     def seeded(self) -> bool:
         """Whether the seed of training matters."""
         return bool(type(self.training).model_fields)
@@ -223,12 +228,9 @@ def fit(
     if refit and protocol.refit:
         parts, data = protocol.refit, _fit_data(dataset, protocol.refit)
         popularity = data.users_per_item()
-        # As many epochs as were best; none where an earlier model was, all that ran where nothing told them apart.
-        told = any(p.validation is not None for p in course)
-        epochs = {"epochs": best if told else course[-1].epoch} if course else {}
         context = FitContext(run, None, report, checkpoints("refit"), initial)
         began = time.perf_counter()
-        method = chosen.method.fit(chosen.config, chosen.training.model_copy(update=epochs), data, context)
+        method = chosen.method.fit(chosen.config, _as_long(chosen.training, course), data, context)
         seconds += time.perf_counter() - began
     model = WithFallback(method, popularity)
     epochs = {"epochs": course[-1].epoch, "best_epoch": best} if course else {}
@@ -256,10 +258,7 @@ def fit(
             **versions(),
             "preset": chosen.preset,
             "summary": chosen.summary,
-            "changed": [
-                *chosen.config.model_dump(exclude_defaults=True),
-                *chosen.training.model_dump(exclude_defaults=True),
-            ],
+            "changed": chosen.changed_keys,
             "controls": {"popularity": {n: i.to_json() for n, i in control.intervals.items()}} if control else {},
             "fit_seconds": round(seconds, 3),
             **epochs,
@@ -277,6 +276,15 @@ def course_json(progress: Progress) -> dict[str, Any]:
 
 def _fit_data(dataset: Dataset, parts: Sequence[str]) -> FitData:
     return FitData(dataset.history(*parts), len(dataset.catalog), dataset.events.order)
+
+
+def _as_long(training: FrozenConfig, course: Sequence[Progress]) -> FrozenConfig:
+    """As many epochs as were best: none where an earlier model was, all that ran where nothing told them apart."""
+    if not course:
+        return training
+    told = any(p.validation is not None for p in course)
+    best = max((p.epoch for p in course if p.best), default=0)
+    return training.model_copy(update={"epochs": best if told else course[-1].epoch})
 
 
 def _learned(earlier: ModelFolder) -> list[dict[str, Any]]:

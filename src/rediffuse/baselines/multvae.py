@@ -25,9 +25,9 @@ from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import TopK
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
-from rediffuse.random import stable_key
 from rediffuse.training.corruption import drop
 from rediffuse.training.loop import TrainingConfig, learn, take_over
+from rediffuse.training.rows import generators, known_rows, shuffled
 from rediffuse.types import Options, Query, Ranking, SparseRows
 
 
@@ -134,18 +134,12 @@ class MultVAE:
         """
         assert isinstance(config, MultVAEConfig)
         assert isinstance(training, TrainingConfig)
-        config.check_order(data.order)
-        run = context.run
-        generator = torch.Generator(run.device).manual_seed(stable_key(f"training {run.seed}"))
-        dtype = getattr(torch, run.dtype)
-        known = data.history.select(data.history.lengths.nonzero().squeeze(1))
-        rows = weigh(known, config, data.n_items).to(run.device, dtype)
-        # First weights are drawn on the processor: the same on every device.
-        first = torch.Generator().manual_seed(run.seed)
+        rows = known_rows(data, config, context.run)
+        first, generator = generators(context.run)
         network = RowVAE(data.n_items, config.hidden, config.latent, generator=first)
         if context.initial is not None:
             take_over(network, context.initial)
-        model = cls(config, network.to(run.device, dtype))
+        model = cls(config, network.to(rows.device, rows.values.dtype))
         learn(_RowTraining(config, network, rows, training.batch_size), training, generator, context, lambda: model)
         return model
 
@@ -190,8 +184,7 @@ class _RowTraining:
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The numbers of all rows once, in a new order, (B,) int64."""
-        order = torch.randperm(len(self.rows), generator=generator, device=generator.device)
-        yield from order.split(self.batch_size)
+        return shuffled(self.rows, self.batch_size, generator)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """-sum x_i log pi_i + beta KL. Args: batch: (B,) int64. Returns: loss, error and divergence, (B,) each."""

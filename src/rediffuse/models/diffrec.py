@@ -31,11 +31,12 @@ from rediffuse.grounding.topk import TopK
 from rediffuse.noise.process import add_noise
 from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
 from rediffuse.protocols import FitContext, FitData, OnStep, Range, Tunable
-from rediffuse.random import PhiloxNoise, stable_key
+from rediffuse.random import PhiloxNoise
 from rediffuse.samplers import SAMPLERS, STARTS, evenly
 from rediffuse.training.corruption import drop
 from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
 from rediffuse.training.loop import TrainingConfig, learn, take_over
+from rediffuse.training.rows import generators, known_rows, shuffled
 from rediffuse.types import Options, Query, Ranking, SparseRows
 
 
@@ -150,16 +151,12 @@ class DiffRec:
         """
         assert isinstance(config, DiffRecConfig)
         assert isinstance(training, TrainingConfig)
-        config.check_order(data.order)
-        run = context.run
-        generator = torch.Generator(run.device).manual_seed(stable_key(f"training {run.seed}"))
-        dtype = getattr(torch, run.dtype)
-        known = data.history.select(data.history.lengths.nonzero().squeeze(1))
-        rows = weigh(known, config, data.n_items).to(run.device, dtype)
-        denoiser = MLPDenoiser(data.n_items, config.hidden, time_width=config.time_width, generator=_cpu(run.seed))
+        rows = known_rows(data, config, context.run)
+        first, generator = generators(context.run)
+        denoiser = MLPDenoiser(data.n_items, config.hidden, time_width=config.time_width, generator=first)
         if context.initial is not None:
             take_over(denoiser, context.initial)
-        task = RowTraining(config, denoiser.to(run.device, dtype), rows, training.batch_size)
+        task = RowTraining(config, denoiser.to(rows.device, rows.values.dtype), rows, training.batch_size)
         learn(task, training, generator, context, lambda: cls(config, denoiser))
         return cls(config, denoiser)
 
@@ -245,8 +242,7 @@ class RowTraining:
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The numbers of the rows, each once, in a new order, (B,)."""
-        order = torch.randperm(len(self.rows), generator=generator, device=generator.device)
-        yield from order.split(self.batch_size)
+        return shuffled(self.rows, self.batch_size, generator)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """w_t mean_i (x_0 - x0_hat)_i^2 / p_t. Args: batch: row numbers (B,). Returns: loss, mse and level, (B,) each."""
@@ -260,8 +256,3 @@ class RowTraining:
         loss = self.weights[t] * mse
         self.levels.record(t, loss)
         return {"loss": loss / p, "mse": mse, "level": t}
-
-
-def _cpu(seed: int) -> torch.Generator:
-    """First weights are drawn on the processor: the same on every device."""
-    return torch.Generator().manual_seed(seed)
