@@ -1,15 +1,16 @@
 """A model that speaks the shop's own ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from rediffuse.artifacts import ModelFolder
+from rediffuse.data.context import value_of
 from rediffuse.data.vocabulary import Vocabulary
-from rediffuse.errors import InvalidInput, say
+from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.protocols import Recommender
-from rediffuse.types import Fallback, Options, Query, Ragged, offsets
+from rediffuse.types import Fallback, Options, Query, Ragged, Ranking, offsets
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,14 @@ class Recommended:
     item: str
     title: str
     score: float
+    spread: float | None = None
+    """Standard deviation of the score over draws; None where there were none."""
+    probability: float | None = None
+    """Share of the draws that have the item among their own k; None where there were none."""
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; what is not known is left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,7 @@ class Answer:
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        items = [{"item": r.item, "title": r.title, "score": r.score} for r in self.items]
-        return {"items": items, "unknown": list(self.unknown), "fallback": self.fallback}
+        return {"items": [r.to_json() for r in self.items], "unknown": list(self.unknown), "fallback": self.fallback}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Model:
         candidates: Sequence[str] | None = None,
         times_us: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
+        context: Mapping[str, str] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> Answer:
@@ -70,6 +79,7 @@ class Model:
             candidates: the only ids that may be returned; None: the whole catalog.
             times_us: when each event of the history was, UTC microseconds; needed where ages in days count.
             weights: what each event counts, where they do not count alike.
+            context: what is known of the moment or the user, by the names of the model's conditions: {"season": "winter"}.
         Returns: at most k items, fewer when fewer may be returned.
         Raises: UnsupportedOption when the method cannot honour an option.
         """
@@ -80,6 +90,7 @@ class Model:
             candidates=None if candidates is None else [candidates],
             times_us=None if times_us is None else [times_us],
             weights=None if weights is None else [weights],
+            context=context,
             options=options,
             seed=seed,
         )[0]
@@ -93,6 +104,7 @@ class Model:
         candidates: Sequence[Sequence[str]] | None = None,
         times_us: Sequence[Sequence[int]] | None = None,
         weights: Sequence[Sequence[float]] | None = None,
+        context: Mapping[str, str] | None = None,
         options: Options = Options(),
         seed: int = 0,
     ) -> list[Answer]:
@@ -103,19 +115,35 @@ class Model:
         query = self.query(history) if exclude is None else Query.from_history(history, exclude=self._numbers(exclude))
         if candidates is not None:
             query = replace(query, candidates=self._numbers(candidates))
+        if context:
+            query = replace(query, context=self.context(context, len(query)))
         ranking = self.recommender.recommend(query, k, options=options, seed=seed)
-        reasons = torch.zeros(len(query), dtype=torch.int64) if ranking.fallback is None else ranking.fallback
         return [
-            self._answer(numbers, scores, [i for i in history if i not in self.items], reason)
-            for numbers, scores, history, reason in zip(
-                ranking.items.tolist(), ranking.scores.tolist(), histories, reasons.tolist(), strict=True
-            )
+            self._answer(ranking.select(torch.tensor([row])), [i for i in history if i not in self.items])
+            for row, history in enumerate(histories)
         ]
 
     def query(self, history: Ragged) -> Query:
         """The question after histories in the model's numbers: nothing of them again, unless its data allows repeats."""
         repeats = self.folder.protocol.get("repeats")
         return Query.from_history(history, exclude=Ragged.empty(len(history)) if repeats else None)
+
+    @property
+    def conditions(self) -> Mapping[str, Sequence[str]]:
+        """What may be told in a context: name -> its words, none for the season."""
+        return self.folder.data.get("contexts", {})
+
+    def context(self, told: Mapping[str, str], subjects: int) -> dict[str, torch.Tensor]:
+        """What a context means, alike for so many subjects.
+
+        Raises: InvalidInput for a name that is no condition of the model, or a word it does not know.
+        """
+        zone, out = self.folder.data.get("time_zone", "UTC"), dict[str, torch.Tensor]()
+        for name, word in told.items():
+            if name not in self.conditions:
+                raise InvalidInput(unknown("condition", name, self.conditions))
+            out[name] = torch.tensor(value_of(name, word, self.conditions[name], zone)).expand(subjects).clone()
+        return out
 
     def _numbers(
         self,
@@ -139,8 +167,12 @@ class Model:
         time_us, weight = along("times_us", times_us, torch.int64), along("weights", weights, torch.float32)
         return Ragged(offsets(lengths), flat, time_us, weight=weight).keep(torch.cat(known))
 
-    def _answer(self, numbers: list[int], scores: list[float], unknown: list[str], reason: int) -> Answer:
-        places = [(n, s) for n, s in zip(numbers, scores, strict=True) if n >= 0]
-        fallback = None if reason == Fallback.NONE else Fallback(reason).name.lower()
-        items = tuple(Recommended(self.items.ids[n], self.titles[n], s) for n, s in places)
-        return Answer(items, tuple(unknown), fallback)
+    def _answer(self, ranking: Ranking, unknown: list[str]) -> Answer:
+        """Args: ranking: of one subject."""
+        columns = [ranking.items, ranking.scores, ranking.spread, ranking.probability]
+        known = [[None] * ranking.items.shape[1] if c is None else c[0].tolist() for c in columns]
+        items = tuple(
+            Recommended(self.items.ids[n], self.titles[n], *told) for n, *told in zip(*known, strict=True) if n >= 0
+        )
+        reason = Fallback.NONE if ranking.fallback is None else Fallback(int(ranking.fallback[0]))
+        return Answer(items, tuple(unknown), reason.name.lower() if reason else None)

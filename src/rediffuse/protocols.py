@@ -1,7 +1,7 @@
 """What the parts promise each other. Shapes as in `types`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
@@ -60,7 +60,7 @@ class Noise(Protocol):
 
 
 OnStep = Callable[[int, Tensor, Tensor], None]
-"""Called after each evaluation of a denoiser with (t, x_t, estimate of x_0)."""
+"""Called once a step, after the estimate at x_t, with (t, x_t, estimate of x_0)."""
 
 
 class Sampler(Protocol):
@@ -122,6 +122,17 @@ class Stepwise(Protocol):
 
 
 @dataclass(frozen=True)
+class Context:
+    """What is known, by one name, of the moment of each event, or of each user."""
+
+    per: Literal["event", "user"]
+    values: Tensor
+    """(n,) along the events or (U,) along the users: int64 codes, -1 unknown; or float32 shares of a cycle, NaN unknown."""
+    names: tuple[str, ...] = ()
+    """Of the codes; empty for a share of a cycle."""
+
+
+@dataclass(frozen=True)
 class FitData:
     """What a method learns from."""
 
@@ -130,6 +141,8 @@ class FitData:
     n_items: int
     order: Literal["time", "sequence", "none"]
     """How far the order of events is known."""
+    contexts: Mapping[str, Context] = field(default_factory=dict[str, Context])
+    """What the settings name as conditions, besides the history."""
 
     def users_per_item(self) -> Tensor:
         """How many users have each item, (I,) float32."""

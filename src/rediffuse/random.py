@@ -47,8 +47,8 @@ class PhiloxNoise:
     """0 .. 2^64 - 1."""
     key: Tensor
     """(B,) int64, the stable key of each query."""
-    draw: int = 0
-    """Which of several answers for the same query; 0 .. 65,535."""
+    draw: int | Tensor = 0
+    """Which of several answers for the same query, 0 .. 65,535; for all alike, or (B,) int64."""
 
     def __call__(self, t: int, like: Tensor) -> Tensor:
         """Standard normal values for level t.
@@ -56,12 +56,13 @@ class PhiloxNoise:
         Args: t: level, 0 .. 65,535.   like: (B, *D), gives shape, device and number format.
         Returns: (B, *D).
         """
-        if not (0 <= t < _LIMIT and 0 <= self.draw < _LIMIT):
+        draw = torch.as_tensor(self.draw, dtype=torch.int64, device=like.device)
+        if not (0 <= t < _LIMIT and bool(((draw >= 0) & (draw < _LIMIT)).all())):
             raise ValueError(f"level and draw must lie in 0..{_LIMIT - 1}; got {t} and {self.draw}")
         batch, width = like.shape[0], math.prod(like.shape[1:])
         blocks = torch.arange((width + 3) // 4, device=like.device).expand(batch, -1)
         key = self.key.to(like.device).unsqueeze(1).expand_as(blocks)
-        stream = torch.full_like(blocks, (t << 16) | self.draw)
+        stream = ((t << 16) | draw.reshape(-1, 1)).expand_as(blocks)
         words = philox(
             (blocks, stream, key & _WORD, (key >> 32) & _WORD), (self.seed & _WORD, (self.seed >> 32) & _WORD)
         )

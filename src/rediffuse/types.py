@@ -4,7 +4,7 @@ B batch, U users, I items, L history, D embedding, H hidden, K list, T levels, S
 Item and user numbers are dense int64; -1 means none. Times are UTC microseconds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Self
@@ -34,6 +34,8 @@ class Ragged:
     """(n,) int64, number of the event kind."""
     weight: Tensor | None = None
     """(n,) float32."""
+    context: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What was declared of the moment of each event: name -> (n,) int64 code, -1 unknown."""
 
     @classmethod
     def of(cls, rows: list[list[int]]) -> Self:
@@ -85,7 +87,8 @@ class Ragged:
             return None if values is None else values.to(device)
 
         items, indptr = self.items.to(device), self.indptr.to(device)
-        return type(self)(indptr, items, at(self.time_us), at(self.kind), at(self.weight))
+        context = {name: values.to(device) for name, values in self.context.items()}
+        return type(self)(indptr, items, at(self.time_us), at(self.kind), at(self.weight), context)
 
     def to_lists(self) -> list[list[int]]:
         """Plain lists of item numbers."""
@@ -95,7 +98,8 @@ class Ragged:
         def at(values: Tensor | None) -> Tensor | None:
             return None if values is None else values[index]
 
-        return type(self)(indptr, self.items[index], at(self.time_us), at(self.kind), at(self.weight))
+        context = {name: values[index] for name, values in self.context.items()}
+        return type(self)(indptr, self.items[index], at(self.time_us), at(self.kind), at(self.weight), context)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,27 @@ class Condition:
     present: Mapping[str, Tensor]
     """name -> (B,) bool."""
 
+    def without(self, names: Collection[str]) -> Self:
+        """The same with the null in place of some conditions."""
+        gone = {name: torch.zeros_like(there) if name in names else there for name, there in self.present.items()}
+        return type(self)(self.values, gone)
+
+    def select(self, rows: Tensor) -> Self:
+        """The given subjects, in the given order. Args: rows: (b,) int64."""
+        values, present = (
+            {name: value[rows] for name, value in table.items()} for table in (self.values, self.present)
+        )
+        return type(self)(values, present)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of several batches, one after the other."""
+        first = parts[0]
+        return cls(
+            {name: torch.cat([part.values[name] for part in parts]) for name in first.values},
+            {name: torch.cat([part.present[name] for part in parts]) for name in first.present},
+        )
+
 
 @dataclass(frozen=True)
 class Query:
@@ -188,6 +213,10 @@ class Query:
         """Unknown users with posted histories, whose items are not recommended again unless `exclude` says otherwise."""
         nobody = torch.full((len(history),), -1, dtype=torch.int64)
         return cls(nobody, history, history_key(history), exclude=history if exclude is None else exclude)
+
+    def fanned(self, times: int) -> Self:
+        """Each subject so many times, the copies side by side."""
+        return self.select(torch.arange(len(self), device=self.key.device).repeat_interleave(times))
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
@@ -258,6 +287,23 @@ class Ranking:
     def __len__(self) -> int:
         """Number of lists, B."""
         return self.items.shape[0]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Lists of several batches, one after the other; all tell the same."""
+
+        def column(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else torch.cat(values)
+
+        items, scores = (torch.cat([getattr(part, name) for part in parts]) for name in ("items", "scores"))
+        of = parts[0].probability_of
+        return cls(items, scores, column("spread"), column("probability"), of, column("fallback"))
+
+    def select(self, rows: Tensor) -> Self:
+        """The lists of the given subjects, in the given order. Args: rows: (b,) int64."""
+        fallback = None if self.fallback is None else self.fallback[rows]
+        return replace(self._each(lambda values: values[rows]), fallback=fallback)
 
     def top(self, k: int) -> Self:
         """The first k places of every list."""

@@ -15,6 +15,7 @@ from rediffuse.data.weighting import weigh
 from rediffuse.denoisers import MLPDenoiser
 from rediffuse.errors import InvalidConfig, InvalidInput, TrainingDiverged, UnsupportedOption
 from rediffuse.models.diffrec import DiffRec, DiffRecConfig, RowTraining
+from rediffuse.models.gaussian import planned
 from rediffuse.protocols import FitContext, FitData, Progress, Stepwise
 from rediffuse.training.checkpoint import FolderCheckpoint
 from rediffuse.training.loop import TrainingConfig
@@ -113,8 +114,9 @@ def test_scores_are_those_of_the_plain_chain(
     rows = weigh(asked.history, model.config, ITEMS).to("cpu", dtype).dense()
     expected = as_rival(model).reverse_chain(rows)
     with torch.inference_mode():
-        u, t, _ = model._descend(asked, Options(), 0)
-        found = model.collapsed.last(u, torch.full((9,), t))
+        plan = planned("diffrec", model.config, Options())
+        u, points, cond = model._descend(plan, asked, 0)
+        found = model.chain.score(points(u, torch.full((9,), plan.last), cond))
     scale = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * max(scale, 1))
     ranking = model.recommend(asked, ITEMS)
@@ -144,7 +146,7 @@ def test_the_loss_of_an_example_is_that_of_the_plain_one(
     x0 = rows.dense()
     ours, twin = torch.Generator().manual_seed(8), torch.Generator().manual_seed(8)
     found = task.loss(torch.arange(len(x0)), ours)
-    t, _ = task.levels.draw(len(x0), twin)
+    t, _ = task.objective.levels.draw(len(x0), twin)
     eps = torch.empty_like(x0).normal_(generator=twin)
     with torch.no_grad():
         mse = (rival(q_sample(rival.schedule, x0, t - 1, eps), t - 1) - x0).square().mean(1).double()
@@ -161,16 +163,18 @@ def test_importance_corrects_the_loss_and_remembers_it_before() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(6):
         task.loss(torch.arange(len(rows)), generator)
-    assert (task.levels.counts == 10).all()  # type: ignore[operator]
-    before, found = task.levels.losses.clone(), task.loss(torch.arange(len(rows)), generator)  # type: ignore[union-attr]
+    assert (task.objective.levels.counts == 10).all()  # type: ignore[operator]
+    before, found = task.objective.levels.losses.clone(), task.loss(torch.arange(len(rows)), generator)  # type: ignore[union-attr]
     q = before.square().mean(1).sqrt()
     q = 0.999 * q / q.sum() + 0.001 / 5
     corrections = (found["loss"] / found["mse"]).detach()
-    allowed = task.weights[1:] / (5 * q)
+    allowed = task.objective.weights[1:] / (5 * q)
     assert all(torch.isclose(allowed, c, rtol=1e-6).any() for c in corrections)
-    last = task.levels.losses  # type: ignore[union-attr]
+    last = task.objective.levels.losses  # type: ignore[union-attr]
     level = int(torch.isclose(allowed, corrections[-1], rtol=1e-6).nonzero()[0])
-    assert float(last[level, -1]) == pytest.approx(float(task.weights[level + 1] * found["mse"][-1].detach()), rel=1e-6)
+    assert float(last[level, -1]) == pytest.approx(
+        float(task.objective.weights[level + 1] * found["mse"][-1].detach()), rel=1e-6
+    )
     assert {"levels.losses", "levels.counts"} <= set(task.module.state_dict())
 
 
@@ -227,10 +231,10 @@ def test_without_noise_training_shows_the_rows_themselves() -> None:
     rows = weigh(histories(), config, ITEMS)
     denoiser = made().denoiser
     task = RowTraining(config, denoiser, rows, 16)
-    assert task.weights.tolist() == [1] * 6
+    assert task.objective.weights.tolist() == [1] * 6
     twin = torch.Generator().manual_seed(1)
     found = task.loss(torch.arange(40), torch.Generator().manual_seed(1))
-    t, _ = task.levels.draw(40, twin)
+    t, _ = task.objective.levels.draw(40, twin)
     expected = (denoiser(rows.dense(), t) - rows.dense()).square().mean(1)
     torch.testing.assert_close(found["loss"], expected.double())
 
@@ -306,7 +310,6 @@ def test_steps_are_chosen_without_retraining() -> None:
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        (Options(draws=2), "draws"),
         (Options(guidance_scale=2.0), "guidance_scale"),
         (Options(diversity=0.5), "diversity"),
         (Options(horizon=3), "horizon"),

@@ -2,9 +2,11 @@
 
 Their timestep is t - 1, and `clip_sample`, which cuts x_0 at 1, must be off. Their tables are float32, which spoils
 1 - abar where it is small: the formulas are compared at every level with our float64 tables put in, to 1e-10, and the
-schedulers as they are from level 250 on, to 1e-5.
+schedulers as they are from level 250 on, to 1e-5. Whole chains of the second-order schedulers, which count in float32
+whatever they are given, agree to 1e-5 as well.
 """
 
+import inspect
 import warnings
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 
 from rediffuse.noise import add_noise, linear
 from rediffuse.noise.process import posterior_weights
-from rediffuse.samplers import ancestral, ddim
+from rediffuse.protocols import Noise
+from rediffuse.samplers import SPACINGS, ancestral, ddim, dpmpp, evenly, heun
 
 pytestmark = pytest.mark.slow
 
@@ -23,17 +26,23 @@ CASES = [(t, torch.float64) for t in (1, 2, 3, 10, 250, 1000)] + [(t, torch.floa
 SAMPLERS = {"DDPMScheduler": ancestral, "DDIMScheduler": ddim}
 
 
-def scheduler(name: str, dtype: torch.dtype, steps: int = T) -> Any:
+def scheduler(name: str, dtype: torch.dtype, steps: int | torch.Tensor = T, **more: object) -> Any:
+    """Theirs, for a number of steps or for the levels themselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import diffusers
 
         cls = getattr(diffusers, name)
-    betas = torch.linspace(1e-4, 0.02, T, dtype=torch.float64).numpy()
-    made = cls(num_train_timesteps=T, trained_betas=betas, clip_sample=False, prediction_type="sample")
-    if dtype == torch.float64:
-        made.alphas_cumprod = SCHEDULE.alpha[1:] ** 2
-    made.set_timesteps(steps)
+        if "clip_sample" in inspect.signature(cls.__init__).parameters:
+            more["clip_sample"] = False
+        betas = torch.linspace(1e-4, 0.02, T, dtype=torch.float64).numpy()
+        made = cls(num_train_timesteps=T, trained_betas=betas, prediction_type="sample", **more)
+        if dtype == torch.float64:
+            made.alphas_cumprod = SCHEDULE.alpha[1:] ** 2
+        if isinstance(steps, int):
+            made.set_timesteps(steps)
+        else:
+            made.set_timesteps(timesteps=(steps[:-1] - 1).tolist())
     return made
 
 
@@ -113,3 +122,65 @@ def test_the_whole_chain(name: str) -> None:
         noise=lambda t, like: draws[T - 1 - t],
     )
     torch.testing.assert_close(ours, x, rtol=1e-8, atol=1e-8)
+
+
+def curved(x: torch.Tensor, t: torch.Tensor | None = None, cond: object = None) -> torch.Tensor:
+    """A denoiser that depends on its state."""
+    return torch.tanh(x / 2)
+
+
+def drawn_in_turn(start: torch.Tensor, dtype: torch.dtype) -> Noise:
+    """What a generator gives, whichever the level."""
+    generator = torch.Generator().manual_seed(9)
+    return lambda t, like: torch.randn(start.shape, generator=generator, dtype=dtype).to(like.dtype)
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [3, 7, 10, 16, 300, T])
+def test_spacings(name: str, spacing: str, steps: int) -> None:
+    theirs = scheduler(name, torch.float32, steps, timestep_spacing=spacing).timesteps
+    assert (theirs + 1).tolist() == evenly(T, steps, spacing).tolist()[:-1]
+
+
+@pytest.mark.parametrize("steps", [5, 20, 250])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+def test_ddim_with_eta(eta: float, steps: int, spacing: str) -> None:
+    """Every step of theirs is T / steps long, which is not so for "linspace"."""
+    theirs = scheduler("DDIMScheduler", torch.float64, steps, timestep_spacing=spacing)
+    x = start = state(torch.float64)[0]
+    generator = torch.Generator().manual_seed(9)
+    for index in theirs.timesteps:
+        x = theirs.step(curved(x), int(index), x, eta=eta, generator=generator).prev_sample
+    levels, noise = evenly(T, steps, spacing), drawn_in_turn(start, torch.float64)
+    close(ddim(curved, start, levels, SCHEDULE, noise=noise, eta=eta), x)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [1, 2, 5, 20, 100, T])
+@pytest.mark.parametrize(("kind", "eta"), [("dpmsolver++", 0.0), ("sde-dpmsolver++", 1.0)])
+def test_dpmpp(kind: str, eta: float, steps: int, spacing: str) -> None:
+    levels = evenly(T, steps, spacing)
+    name = "DPMSolverMultistepScheduler"
+    theirs = scheduler(name, torch.float64, levels, algorithm_type=kind, solver_order=2, final_sigmas_type="zero")
+    x = start = state(torch.float64)[0]
+    draws = drawn_in_turn(start, torch.float32)
+    for index in theirs.timesteps:
+        x = theirs.step(curved(x), int(index), x, variance_noise=draws(int(index), x)).prev_sample
+    noise = drawn_in_turn(start, torch.float32)
+    found = dpmpp(curved, start, levels, SCHEDULE, noise=noise, eta=eta)
+    torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [1, 2, 5, 20, 100, T])
+def test_heun(steps: int, spacing: str) -> None:
+    """Theirs walks x / alpha over sigma / alpha."""
+    levels = evenly(T, steps, spacing)
+    theirs = scheduler("HeunDiscreteScheduler", torch.float64, levels)
+    start = state(torch.float64)[0]
+    y = start / SCHEDULE.alpha[levels[0]]
+    for index in theirs.timesteps:
+        y = theirs.step(curved(theirs.scale_model_input(y, index)), index, y).prev_sample
+    torch.testing.assert_close(heun(curved, start, levels, SCHEDULE), y, rtol=1e-5, atol=1e-5)

@@ -85,6 +85,8 @@ def test_fitting_reports_validates_and_describes(tiny: Dataset) -> None:
         "until_us": int(tiny.history("train").time_us.max()),
         "users": 160,
         "events": 6950,
+        "time_zone": "UTC",
+        "contexts": {},
     }
     assert folder.run == {"device": "cpu", "precision": "float32", "threads": 1, "seed": 1}
     assert folder.protocol["split"]["recipe"] == "global-time"

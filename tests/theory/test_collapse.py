@@ -1,6 +1,7 @@
 """The chain in hidden space gives the scores of the chain over the catalog."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import product
 
 import pytest
@@ -10,11 +11,16 @@ from torch import Tensor
 from rediffuse.denoisers import Collapsed, MLPDenoiser, collapse
 from rediffuse.denoisers.collapsed import project_exactly
 from rediffuse.noise import NoiseSchedule, linear_variance
-from rediffuse.protocols import Denoiser, Noise
+from rediffuse.protocols import Denoiser, Noise, Sampler
 from rediffuse.random import PhiloxNoise
-from rediffuse.samplers import SAMPLERS, STARTS, evenly
+from rediffuse.samplers import SAMPLERS, STARTS, ddim, dpmpp, evenly
 from rediffuse.types import Condition, SparseRows
 
+WALKS: Mapping[str, Sampler] = {
+    **SAMPLERS,
+    "ddim eta .5": partial(ddim, eta=0.5),
+    "dpmpp eta 1": partial(dpmpp, eta=1.0),
+}
 KEY = torch.tensor([3, -8, 1 << 60, 0])
 
 
@@ -46,7 +52,7 @@ def dense_chain(
     denoise: Denoiser, x: Tensor, T: int, schedule: NoiseSchedule, sampler: str, start: str, noise: Noise, *, draw: bool
 ) -> Tensor:
     x = STARTS[start](x, T, schedule, noise)
-    return SAMPLERS[sampler](denoise, x, evenly(T), schedule, noise=noise if draw else None)
+    return WALKS[sampler](denoise, x, evenly(T), schedule, noise=noise if draw else None)
 
 
 def hidden_chain(
@@ -63,7 +69,7 @@ def hidden_chain(
 ) -> Tensor:
     levels = evenly(T)
     u = STARTS[start](u, T, schedule, noise)
-    u = SAMPLERS[sampler](inner, u, levels[:-1], schedule, noise=noise if draw else None)
+    u = WALKS[sampler](inner, u, levels[:-1], schedule, noise=noise if draw else None)
     return last(u, torch.full((len(u),), int(levels[-2])))
 
 
@@ -76,7 +82,7 @@ def test_collapsed_is_dense(width: int, hidden: tuple[int, ...], T: int, first_b
     draws = PhiloxNoise(5, KEY)
     projected = project_exactly(denoiser, draws, width)
     with torch.no_grad():
-        for sampler, start, draw in product(SAMPLERS, STARTS, (False, True)):
+        for sampler, start, draw in product(WALKS, STARTS, (False, True)):
             dense = dense_chain(denoiser, rows.dense(), T, schedule, sampler, start, draws, draw=draw)
             for x in (rows, rows.dense()):
                 found = hidden_chain(
@@ -144,7 +150,7 @@ def guided(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", WALKS)
 def test_guidance_commutes(scale: float, sampler: str) -> None:
     """Two denoisers with one lift: guiding in hidden space is guiding over the catalog."""
     width, T = 40, 5

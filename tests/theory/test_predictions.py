@@ -1,13 +1,20 @@
 """x_0, eps and v give each other."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rediffuse.denoisers.ideal import GaussianDenoiser
 from rediffuse.errors import InvalidConfig
 from rediffuse.noise import PREDICTIONS, NoiseSchedule, add_noise, as_denoiser, cosine, linear
 from rediffuse.noise.process import at_level
+from rediffuse.protocols import Denoiser, Sampler
+from rediffuse.random import PhiloxNoise
+from rediffuse.samplers import SAMPLERS, ddim, dpmpp, evenly, pure_noise
 from rediffuse.types import Condition
 
 T = 10
@@ -15,6 +22,11 @@ FLOW = NoiseSchedule(
     1 - torch.arange(T + 1, dtype=torch.float64) / (T + 1), torch.arange(T + 1, dtype=torch.float64) / (T + 1)
 )
 SCHEDULES = {"linear": linear(T, low=0.01, high=0.2), "cosine": cosine(T), "flow": FLOW}
+WALKS: Mapping[str, Sampler] = {
+    **SAMPLERS,
+    "ddim eta .5": partial(ddim, eta=0.5),
+    "dpmpp eta 1": partial(dpmpp, eta=1.0),
+}
 
 
 @given(
@@ -74,3 +86,29 @@ def test_a_perfect_network_of_any_kind_is_the_same_denoiser(prediction: str, nam
 def test_an_unknown_prediction_is_refused() -> None:
     with pytest.raises(InvalidConfig, match=r"Unknown prediction 'epsilon'\. Nearest known prediction: 'eps'"):
         as_denoiser(lambda x, t, cond=None: x, "epsilon", SCHEDULES["linear"])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("sampler", WALKS.values(), ids=WALKS)
+def test_networks_of_any_kind_end_in_one_answer(sampler: Sampler, name: str) -> None:
+    """The ideal denoiser told as x_0, eps or v and turned back by the wrapper, along whole walks."""
+    schedule = SCHEDULES[name]
+    generator = torch.Generator().manual_seed(0)
+    root, mean = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((3, 3), (3,)))
+    ideal = GaussianDenoiser(mean, root @ root.t(), schedule)
+    noise = PhiloxNoise(1, torch.arange(4))
+    x = pure_noise(torch.empty(4, 3, dtype=torch.float64), T, schedule, noise)
+
+    def told(prediction: str) -> Denoiser:
+        def network(x_t: torch.Tensor, t: torch.Tensor, cond: Condition | None = None) -> torch.Tensor:
+            alpha, sigma = at_level(schedule.alpha, t, x_t), at_level(schedule.sigma, t, x_t)
+            return PREDICTIONS[prediction].from_x0(x_t, ideal(x_t, t), alpha, sigma)
+
+        return as_denoiser(network, prediction, schedule)
+
+    for steps in (3, T):
+        plain, *others = (
+            sampler(told(kind), x, evenly(T, steps), schedule, noise=noise) for kind in ("x0", "eps", "v")
+        )
+        for other in others:
+            torch.testing.assert_close(other, plain, rtol=0, atol=1e-9)

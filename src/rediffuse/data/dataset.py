@@ -20,7 +20,7 @@ import polars as pl
 from rediffuse.data.canonical import canonical
 from rediffuse.data.catalog import Catalog
 from rediffuse.data.health import health, moment
-from rediffuse.data.interactions import COLUMNS, Interactions, Order, kinds_of
+from rediffuse.data.interactions import COLUMNS, CONTEXT, Interactions, Order, kinds_of
 from rediffuse.data.rules import EventRules, Repeats, kept, weights
 from rediffuse.data.splits import AsShipped, Recipe, Split, protocols_of, recipe_from_json, split
 from rediffuse.data.vocabulary import Vocabulary
@@ -99,7 +99,8 @@ class Dataset:
         if weight is not None:
             frame = frame.with_columns(weight.alias("weight"))
         shipped = None if parts is None else Split(AsShipped(parts=parts), parts, frame["part"].to_numpy())
-        known = [name for name in COLUMNS if name in frame.columns]
+        contexts = sorted(name for name in frame.columns if name.startswith(CONTEXT))
+        known = [name for name in (*COLUMNS, *contexts) if name in frame.columns]
         events = Interactions(frame.select(known), len(user_ids), len(item_ids), order)
         facts = {**more.pop("facts", {}), "duplicates": duplicates, **returned}
         if rules != EventRules() or returned:

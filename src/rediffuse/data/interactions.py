@@ -30,6 +30,8 @@ COLUMNS: Mapping[str, type[pl.DataType]] = {
 """Names and types; the first three always stand, the others where known."""
 
 REQUIRED = ("user", "item", "position")
+CONTEXT = "context_"
+"""How a column begins that tells of the moment of an event: its device, its channel."""
 
 _SLICE = 1 << 20
 
@@ -68,6 +70,12 @@ class Interactions:
         dtype = self.frame.schema.get("kind")
         return tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
 
+    @cached_property
+    def contexts(self) -> dict[str, tuple[str, ...]]:
+        """What was declared of the moment of an event: name -> the values that occur, sorted; places are codes."""
+        columns = {name.removeprefix(CONTEXT): t for name, t in self.frame.schema.items() if name.startswith(CONTEXT)}
+        return {name: tuple(t.categories) for name, t in columns.items() if isinstance(t, pl.Enum)}
+
     def kind_counts(self) -> dict[str, int]:
         """Events of each kind."""
         if not self.kinds:
@@ -88,8 +96,9 @@ class Interactions:
             indptr=torch.from_numpy(np.concatenate(([0], lengths.cumsum()))),
             items=_tensor(frame["item"]),
             time_us=_tensor(frame["time_us"]) if self.order == "time" else None,
-            kind=_tensor(frame["kind"].to_physical().cast(pl.Int64).fill_null(-1)) if self.kinds else None,
+            kind=_tensor(_codes(frame["kind"])) if self.kinds else None,
             weight=torch.from_numpy(frame["weight"].to_numpy().copy()) if "weight" in frame.columns else None,
+            context={name: _tensor(_codes(frame[CONTEXT + name])) for name in self.contexts},
         )
 
     def digest(self) -> str:
@@ -99,7 +108,7 @@ class Interactions:
     @cached_property
     def _digest(self) -> str:
         out = hashlib.sha256(f"{self.n_users},{self.n_items},{self.order},{self.kinds}".encode())
-        for name in COLUMNS:
+        for name in (*COLUMNS, *(CONTEXT + name for name in sorted(self.contexts))):
             if name in self.frame.columns:
                 out.update(name.encode())
                 for start in range(0, len(self), _SLICE):
@@ -116,8 +125,13 @@ def kinds_of(column: pl.Series) -> pl.Series:
     return words.cast(pl.Enum(present))
 
 
+def _codes(column: pl.Series) -> pl.Series:
+    return column.to_physical().cast(pl.Int64).fill_null(-1)
+
+
 def _typed(column: pl.Series) -> pl.Series:
-    dtype, wanted = column.dtype, COLUMNS.get(column.name)
+    dtype = column.dtype
+    wanted = pl.Enum if column.name.startswith(CONTEXT) else COLUMNS.get(column.name)
     if wanted is pl.Enum and isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
         return kinds_of(column)
     if dtype == wanted:
@@ -137,7 +151,7 @@ def _bytes(column: pl.Series) -> bytes:
         return lengths.to_numpy().tobytes() + "".join(column.drop_nulls()).encode()
     if column.dtype.is_float():
         return column.fill_null(float("nan")).to_numpy().tobytes()
-    return column.to_physical().cast(pl.Int64).fill_null(-1).to_numpy().tobytes()
+    return _codes(column).to_numpy().tobytes()
 
 
 def _tensor(column: pl.Series) -> torch.Tensor:

@@ -55,6 +55,14 @@ class Collapsed:
         """E[x_0 | x_t] itself. Args: u: (B, H).   t: (B,).   items: as in `head`. Returns: (B, I) or (B, n)."""
         return self.denoiser.head(self.denoiser.core(u, t, cond), items)
 
+    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """What the head reads. Args: u: (B, H).   t: (B,). Returns: (B, H')."""
+        return self.denoiser.core(u, t, cond)
+
+    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
+        """The answer from its points, affine in them. Args: points: (B, H'). Returns: (B, I) or (B, n)."""
+        return self.denoiser.head(points, items)
+
     def noise(self, source: Noise) -> Noise:
         """Turn a source of standard normal draws over R^H into one of W z, z ~ N(0, 1) over R^I."""
 

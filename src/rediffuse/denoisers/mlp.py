@@ -1,6 +1,6 @@
 """The multi-layer perceptron of DiffRec, written as head(core(lift(x_t), t)) with linear ends.
 
-    x_t, level -> [x_t, Linear(time embedding)] -> H_1 -> .. -> H_m -> I,   tanh after all but the last
+    x_t, level, conditions -> [x_t, Linear(time embedding), tokens] -> H_1 -> .. -> H_m -> I,   tanh after all but the last
 
 The dropout on x_t of the paper belongs to training and stands there (`training/corruption.py`).
 Reference: Wang et al. 2023 (DiffRec), section 3.2 and its released network.
@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rediffuse.denoisers.conditioning import Conditioner
 from rediffuse.networks.time_embedding import sinusoids
 from rediffuse.types import Condition, SparseRows
 
@@ -25,11 +26,12 @@ class MLPDenoiser(nn.Module):
         hidden: Sequence[int],
         *,
         time_width: int = 10,
+        conditioner: Conditioner | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Draw the weights: W ~ N(0, 2 / (fan_in + fan_out)), b ~ N(0, .001^2).
 
-        Args: width: I.   hidden: sizes of the hidden layers, first to last.
+        Args: width: I.   hidden: sizes of the hidden layers, first to last.   conditioner: its tokens join the first layer.
         """
         super().__init__()
         self.time_width = time_width
@@ -39,6 +41,10 @@ class MLPDenoiser(nn.Module):
         self.body = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.out = nn.Linear(hidden[-1], width)
         self._draw_weights(generator)
+        self.conditioner = conditioner
+        if conditioner is not None:
+            self.condition_lift = nn.Linear(conditioner.count * conditioner.width, hidden[0], bias=False)
+            nn.init.xavier_normal_(self.condition_lift.weight, generator=generator)
 
     def _draw_weights(self, generator: torch.Generator | None) -> None:
         # lift_weight and time_lift are two blocks of one layer of the paper, with its fan-in and fan-out.
@@ -56,14 +62,17 @@ class MLPDenoiser(nn.Module):
         return x.project(self.lift_weight) if isinstance(x, SparseRows) else x @ self.lift_weight
 
     def core(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """tanh(u + W_e e_t + b), then the hidden layers.
+        """tanh(u + W_e e_t + W_c c + b), then the hidden layers.
 
         Args: u: (B, H).   t: (B,) int64 in 1..T, fed to the sinusoids as t - 1 like the authors'.
+            cond: of B subjects; nothing to a network without a conditioner.
         Returns: (B, H').
         """
-        del cond  # this network takes none; methods refuse conditions before they come here
         e_t = self.time(sinusoids((t - 1).to(torch.float64), self.time_width).to(u.dtype))
-        h = torch.tanh(torch.addmm(u, e_t, self.time_lift.weight.t()) + self.time_lift.bias)
+        h = torch.addmm(u, e_t, self.time_lift.weight.t()) + self.time_lift.bias
+        if self.conditioner is not None:
+            h = h + self.condition_lift(self.conditioner(cond, len(u)).flatten(1))
+        h = torch.tanh(h)
         for layer in self.body:
             h = torch.tanh(layer(h))
         return h

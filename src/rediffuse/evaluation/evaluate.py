@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rediffuse.data.context import moments
 from rediffuse.data.dataset import Dataset
 from rediffuse.evaluation.accuracy import METRICS, ties_against_us
 from rediffuse.evaluation.protocol import Phase, Protocol
@@ -39,11 +40,14 @@ class Task:
         relevant = _distinct(dataset.history(phase.relevant), len(dataset.catalog), mask)
         users = relevant.lengths.nonzero().squeeze(1)
         ids = dataset.users.items.ids
+        at_us, context = moments(dataset, users, dataset.history(phase.relevant).select(users))
         history = dataset.history(*phase.history).select(users) if phase.history else Ragged.empty(len(users))
         query = Query(
             user=users,
             history=history,
             key=torch.tensor([stable_key(ids[user]) for user in users.tolist()], dtype=torch.int64),
+            at_us=at_us,
+            context=context,
             exclude=mask.select(users),
         )
         return cls(query, relevant.select(users), len(dataset.users) - len(users))

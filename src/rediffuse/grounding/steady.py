@@ -27,5 +27,4 @@ def ask(
     rows = torch.zeros(BLOCK, dtype=torch.int64)
     rows[places] = torch.arange(len(query))
     ranking = model.recommend(query.select(rows), k, options=options, seed=seed)
-    fallback = None if ranking.fallback is None else ranking.fallback[places]
-    return Ranking(ranking.items[places], ranking.scores[places], fallback=fallback)
+    return ranking.select(places)

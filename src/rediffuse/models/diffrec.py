@@ -23,70 +23,47 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
-from rediffuse.data.weighting import RecencyConfig, weigh
+from rediffuse.data.weighting import weigh
 from rediffuse.denoisers.collapsed import collapse
+from rediffuse.denoisers.conditioning import Conditioner, sizes_of
+from rediffuse.denoisers.dense import Dense
 from rediffuse.denoisers.mlp import MLPDenoiser
-from rediffuse.errors import InvalidConfig, refuse_options, unknown
-from rediffuse.grounding.topk import TopK
-from rediffuse.noise.process import add_noise
-from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
-from rediffuse.protocols import FitContext, FitData, OnStep, Range, Tunable
-from rediffuse.random import PhiloxNoise
-from rediffuse.samplers import SAMPLERS, STARTS, evenly
-from rediffuse.training.corruption import drop
-from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
+from rediffuse.denoisers.transformer import TransformerDenoiser
+from rediffuse.models.gaussian import Chain, GaussianConfig, Objective, Plan, grounded, in_blocks, planned
+from rediffuse.noise.predictions import as_denoiser
+from rediffuse.protocols import Denoiser, FitContext, FitData, OnStep, Range, Tunable
+from rediffuse.spaces.item_vectors import clusters, item_vectors
 from rediffuse.training.loop import TrainingConfig, learn, take_over
-from rediffuse.training.rows import generators, known_rows, shuffled
-from rediffuse.types import Options, Query, Ranking, SparseRows
+from rediffuse.training.moments import Moments, condition_of, drawn, examples, sizes_for
+from rediffuse.training.rows import generators, shuffled
+from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
+
+Network = MLPDenoiser | TransformerDenoiser
 
 
-class DiffRecConfig(RecencyConfig):
+class DiffRecConfig(GaussianConfig):
     """What a DiffRec is."""
 
+    denoiser: Literal["mlp", "transformer"] = "mlp"
+    """The network."""
     hidden: tuple[PositiveInt, ...] = Field(default=(600, 200, 600), min_length=1)
-    """Widths of the hidden layers; the authors' dims [200, 600] read (600, 200, 600) here."""
+    """mlp: widths of the hidden layers; the authors' dims [200, 600] read (600, 200, 600) here."""
     time_width: int = Field(default=10, ge=2)
-    """Width of the time embedding."""
-    levels: PositiveInt = 5
-    """T, the number of noise levels."""
-    schedule: Literal["linear", "linear_variance", "cosine", "binomial"] = "linear_variance"
-    """How noise grows with the level."""
-    noise_scale: float = Field(default=0.01, ge=0)
-    """Factor on the noise of the two linear schedules; 0 is no noise at all."""
-    noise_min: float = Field(default=0.001, ge=0)
-    """Where the linear ramp begins."""
-    noise_max: float = Field(default=0.01, gt=0)
-    """Where the linear ramp ends."""
-    first_beta: float = Field(default=1e-5, ge=0, lt=1)
-    """Replaces beta_1 of linear_variance, as in the authors' code; 0 leaves the prescribed variances."""
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    """Share of x_t set to 0 in training."""
-    level_choice: Literal["uniform", "importance"] = "importance"
-    """How training levels are drawn."""
-    loss_weight: Literal["elbo", "min_snr", "none"] = "elbo"
-    """How an error weighs at its level."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
-    """The reverse process."""
-    sampling_noise: bool = False
-    """Whether the ancestral sampler draws fresh noise; false walks the means, as every released run."""
-    start: Literal["history", "noised_history", "pure_noise"] = "history"
-    """Where the reverse process begins."""
-    steps: PositiveInt | None = None
-    """Reverse steps; none runs all levels. `Options.steps` overrides it without retraining."""
+    """mlp: width of the time embedding."""
+    tokens: PositiveInt = 8
+    """transformer: groups of items, each a token of the state; found by k-means on vectors of the items."""
+    token_width: PositiveInt = 64
+    """transformer: width of a token."""
+    layers: PositiveInt = 2
+    """transformer: number of blocks."""
+    heads: PositiveInt = 4
+    """transformer: attention heads of a block."""
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        self.noise_schedule()
-        evenly(self.levels, self.steps)
-        if self.sampling_noise and self.sampler != "ancestral":
-            raise ValueError(f"sampling_noise goes with sampler = 'ancestral'; sampler is {self.sampler!r}")
+    def _heads_fit(self) -> Self:
+        if self.token_width % self.heads:
+            raise ValueError(f"token_width = {self.token_width} must be a multiple of heads = {self.heads}")
         return self
-
-    def noise_schedule(self) -> NoiseSchedule:
-        """The two tables these settings stand for."""
-        ramp = {"scale": self.noise_scale, "low": self.noise_min, "high": self.noise_max}
-        more = {"first_beta": self.first_beta or None} if self.schedule == "linear_variance" else {}
-        return SCHEDULES[self.schedule](self.levels, **ramp, **more)
 
 
 class DiffRec:
@@ -137,26 +114,32 @@ class DiffRec:
         "hidden": ((300, 100, 300), (600, 200, 600), (1000,)),
     }
 
-    def __init__(self, config: DiffRecConfig, denoiser: MLPDenoiser) -> None:
+    def __init__(self, config: DiffRecConfig, denoiser: Network) -> None:
         """Collapse a trained denoiser; later changes of its weights are not seen."""
         self.config, self.denoiser = config, denoiser
-        self.schedule = config.noise_schedule()
-        self.collapsed = collapse(denoiser)
+        if config.prediction == "x0":
+            self.chain: Chain = collapse(denoiser)
+        else:
+            self.chain = Dense(as_denoiser(denoiser, config.prediction, config.noise_schedule()))
 
     @classmethod
     def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
         """Train on rows of the given events.
 
-        Raises: InvalidInput when recency is asked of data without order; TrainingDiverged.
+        Raises: InvalidInput when recency or a condition is asked of data without order; TrainingDiverged.
         """
         assert isinstance(config, DiffRecConfig)
         assert isinstance(training, TrainingConfig)
-        rows = known_rows(data, config, context.run)
         first, generator = generators(context.run)
-        denoiser = MLPDenoiser(data.n_items, config.hidden, time_width=config.time_width, generator=first)
+        sizes = sizes_for(config.condition, data)
+        groups = None
+        if config.denoiser == "transformer":
+            groups = clusters(item_vectors(data.history, data.n_items, seed=context.run.seed), config.tokens)
+        denoiser = network_of(config, data.n_items, sizes, groups, first)
         if context.initial is not None:
             take_over(denoiser, context.initial)
-        task = RowTraining(config, denoiser.to(rows.device, rows.values.dtype), rows, training.batch_size)
+        denoiser.to(context.run.device, getattr(torch, context.run.dtype))
+        task = RowTraining(config, denoiser, examples(data, config, context.run), training.batch_size)
         learn(task, training, generator, context, lambda: cls(config, denoiser))
         return cls(config, denoiser)
 
@@ -171,50 +154,49 @@ class DiffRec:
         return self.config.steps or self.config.levels
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Recommender.recommend`; honours steps, start and, where noise is drawn, temperature."""
+        """As `Recommender.recommend`; honours steps, start, with conditions guidance_scale, and where noise is drawn
+
+        draws and temperature.
+        """
+        plan = planned("diffrec", self.config, options)
+
+        def answer(some: Query) -> Ranking:
+            u, points, cond = self._descend(plan, some, seed)
+            return self._ground(plan, u, plan.last, points, cond, some, k)
+
         with torch.inference_mode():
-            u, t, query = self._descend(query, options, seed)
-            return self._ground(u, t, query, k)
+            device = self.denoiser.lift_weight.device
+            width = self.n_items if options.draws > 1 or isinstance(self.chain, Dense) else 1
+            return in_blocks(query.to(device), options.draws, width, answer)
 
     def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
         """As `Stepwise.walk`."""
-        states: list[tuple[int, Tensor]] = []
+        plan, states = planned("diffrec", self.config, options), list[tuple[int, Tensor]]()
         with torch.inference_mode():
-            u, t, query = self._descend(query, options, seed, lambda t, u, _: states.append((t, u.clone())))
-            return [(level, self._ground(state, level, query, k)) for level, state in [*states, (t, u)]]
+            query = query.to(self.denoiser.lift_weight.device)
+            seen: OnStep = lambda t, u, _: states.append((t, u.clone()))  # noqa: E731
+            u, points, cond = self._descend(plan, query, seed, seen)
+            levels = {t: state for t, state in states if t > plan.last}  # a second look at a level is the later one
+            levels[plan.last] = u
+            return [(t, self._ground(plan, state, t, points, cond, query, k)) for t, state in levels.items()]
 
     def _descend(
-        self, query: Query, options: Options, seed: int, on_step: OnStep | None = None
-    ) -> tuple[Tensor, int, Query]:
-        """Run the chain in hidden space down to its last noisy level. Returns: u (B, H), that level, the query."""
+        self, plan: Plan, query: Query, seed: int, on_step: OnStep | None = None
+    ) -> tuple[Tensor, Denoiser, Condition | None]:
+        """Run the chain of every draw: as `Plan.descend`."""
         config, weight = self.config, self.denoiser.lift_weight
-        start = config.start if options.start is None else options.start
-        if start not in STARTS:
-            raise InvalidConfig(unknown("start", start, STARTS))
-        levels = evenly(config.levels, config.steps if options.steps is None else options.steps)
-        fresh = config.sampling_noise and len(levels) > 2
-        draws_noise = self.schedule.noisy and (fresh or start != "history")
-        refuse_options("diffrec", options.asked(), ("steps", "start", *(["temperature"] if draws_noise else [])))
-        query = query.to(weight.device)
-        rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
-        draws = PhiloxNoise(seed, query.key)
-        noise = self.collapsed.noise(lambda t, like: options.temperature * draws(t, like))
-        u = STARTS[start](self.collapsed.lift(rows), int(levels[0]), self.schedule, noise)
-        u = SAMPLERS[config.sampler](
-            self.collapsed.inner,
-            u,
-            levels[:-1],
-            self.schedule,
-            noise=noise if config.sampling_noise else None,
-            on_step=on_step,
-        )
-        return u, int(levels[-2]), query
+        everyone = query.fanned(plan.options.draws) if plan.options.draws > 1 else query
+        rows = weigh(everyone.history, config, self.n_items, everyone.at_us).to(weight.device, weight.dtype)
+        source = plan.source(query, seed)
+        cond = condition_of(config.condition, everyone, config.history_length)
+        return plan.descend(self.chain, plan.thin(rows, source), cond, source, on_step)
 
-    def _ground(self, u: Tensor, t: int, query: Query, k: int) -> Ranking:
-        """The items that the estimate of x_0 at level t ranks highest. Args: u: (B, H)."""
-        h = self.denoiser.core(u, torch.full((u.shape[0],), t, device=u.device))
-        top = TopK(self.denoiser.head, self.n_items)
-        return top(h, k, seen=query.exclude, candidates=query.candidates).cpu()
+    def _ground(
+        self, plan: Plan, u: Tensor, t: int, points: Denoiser, cond: Condition | None, query: Query, k: int
+    ) -> Ranking:
+        """The items that the estimate of x_0 at level t ranks highest. Args: u: (B S, H)."""
+        at = torch.full((len(u),), t, device=u.device)
+        return grounded(points(u, at, cond), self.chain.score, self.n_items, query, k, plan.options.draws)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name."""
@@ -225,34 +207,50 @@ class DiffRec:
         """Rebuild from `state`."""
         assert isinstance(config, DiffRecConfig)
         lift = state["lift_weight"]
-        denoiser = MLPDenoiser(lift.shape[0], config.hidden, time_width=config.time_width)
+        own = {name.removeprefix("conditioner."): t for name, t in state.items() if name.startswith("conditioner.")}
+        groups = state["groups"] if config.denoiser == "transformer" else None
+        denoiser = network_of(config, len(lift), sizes_of(own, config.condition), groups, None)
         denoiser.to(device, lift.dtype).load_state_dict(dict(state))
         return cls(config, denoiser.eval())
+
+
+def network_of(
+    config: DiffRecConfig,
+    n_items: int,
+    sizes: Mapping[str, int],
+    groups: Tensor | None,
+    generator: torch.Generator | None,
+) -> Network:
+    """The network that settings name, its first weights drawn. Args: sizes: as `Conditioner`'s.   groups: (I,)."""
+    conditioner = None
+    if sizes:
+        conditioner = Conditioner(
+            sizes, config.condition_width, history_length=config.history_length, generator=generator
+        )
+    if groups is not None:
+        return TransformerDenoiser(
+            groups, config.token_width, config.layers, config.heads, conditioner=conditioner, generator=generator
+        )
+    return MLPDenoiser(
+        n_items, config.hidden, time_width=config.time_width, conditioner=conditioner, generator=generator
+    )
 
 
 class RowTraining:
     """The `Trainable`: noise a batch of rows, drop entries, compare the estimate with the clean rows."""
 
-    def __init__(self, config: DiffRecConfig, denoiser: MLPDenoiser, rows: SparseRows, batch_size: int) -> None:
+    def __init__(self, config: DiffRecConfig, denoiser: Network, rows: SparseRows | Moments, batch_size: int) -> None:
+        """Args: rows: of the users, or what gives their examples."""
         self.config, self.rows, self.batch_size, self.denoiser = config, rows, batch_size, denoiser
-        self.schedule = config.noise_schedule()
-        self.weights = loss_weights(self.schedule, config.loss_weight).to(rows.device)
-        self.levels: UniformLevels = LEVELS[config.level_choice](config.levels).to(rows.device)
-        self.module = nn.ModuleDict({"denoiser": denoiser, "levels": self.levels})
+        self.objective = Objective(config, denoiser.lift_weight.device)
+        self.module = nn.ModuleDict({"denoiser": denoiser, "levels": self.objective.levels})
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         """The numbers of the rows, each once, in a new order, (B,)."""
         return shuffled(self.rows, self.batch_size, generator)
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """w_t mean_i (x_0 - x0_hat)_i^2 / p_t. Args: batch: row numbers (B,). Returns: loss, mse and level, (B,) each."""
-        x0 = self.rows.select(batch).dense()
-        t, p = self.levels.draw(len(batch), generator)
-        x_t = x0
-        if self.schedule.noisy:
-            x_t = add_noise(x0, t, torch.empty_like(x0).normal_(generator=generator), self.schedule)
-        estimate = self.denoiser(drop(x_t, self.config.dropout, generator), t).to(x0.dtype)
-        mse = (estimate - x0).square().mean(1).to(torch.float64)
-        loss = self.weights[t] * mse
-        self.levels.record(t, loss)
-        return {"loss": loss / p, "mse": mse, "level": t}
+        """As `Objective.loss`. Args: batch: row numbers (B,). Returns: loss, mse and level, (B,) each."""
+        x0, cond = drawn(self.rows, batch, self.config.condition_drop, generator)
+        values, _ = self.objective.loss(self.denoiser, x0.to(self.denoiser.lift_weight.dtype), cond, generator)
+        return values

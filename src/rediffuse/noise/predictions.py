@@ -9,6 +9,7 @@ Reference: Ho et al. 2020, eq. 15 (eps); Salimans & Ho 2022, section 4 and appen
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from rediffuse.errors import InvalidConfig, unknown
@@ -53,15 +54,31 @@ PREDICTIONS: Mapping[str, Prediction] = {
 }
 
 
+def gain(prediction: str, schedule: Schedule) -> Tensor:
+    """By how much an error of the prediction grows in x_0 at each level, without its sign, (T+1,) float64."""
+    zero, one = torch.zeros_like(schedule.alpha), torch.ones_like(schedule.alpha)
+    to_x0 = _found(prediction).to_x0
+    return (to_x0(zero, one, schedule.alpha, schedule.sigma) - to_x0(zero, zero, schedule.alpha, schedule.sigma)).abs()
+
+
+def target(prediction: str, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """What the network is to answer. Args: x_t, x0: (B, *D).   t: (B,) levels with noise. Returns: (B, *D)."""
+    return _found(prediction).from_x0(x_t, x0, at_level(schedule.alpha, t, x_t), at_level(schedule.sigma, t, x_t))
+
+
+def _found(prediction: str) -> Prediction:
+    if prediction not in PREDICTIONS:
+        raise InvalidConfig(unknown("prediction", prediction, PREDICTIONS))
+    return PREDICTIONS[prediction]
+
+
 def as_denoiser(network: Denoiser, prediction: str, schedule: Schedule) -> Denoiser:
     """Turn a network that predicts `prediction` into one that estimates x_0.
 
     Args: network: (x_t (B, *D), t (B,), cond) -> (B, *D).   prediction: x0, eps or v.
     Raises: InvalidConfig for another name.
     """
-    if prediction not in PREDICTIONS:
-        raise InvalidConfig(unknown("prediction", prediction, PREDICTIONS))
-    to_x0 = PREDICTIONS[prediction].to_x0
+    to_x0 = _found(prediction).to_x0
 
     def denoise(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         alpha, sigma = at_level(schedule.alpha, t, x_t), at_level(schedule.sigma, t, x_t)

@@ -1,10 +1,15 @@
-"""Where a reverse process begins, given the history at level 0; linear, so they work in hidden space too."""
+"""Where a reverse process begins, given the history at level 0.
+
+Those of STARTS are linear, so they work in hidden space too; `thinned_history` acts on the row before it is lifted.
+"""
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from rediffuse.protocols import Noise, Schedule
+from rediffuse.types import SparseRows
 
 Start = Callable[[Tensor, int, Schedule, Noise], Tensor]
 
@@ -25,4 +30,34 @@ def pure_noise(x: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
     return float(schedule.sigma[t]) * noise(t, x)
 
 
-STARTS: Mapping[str, Start] = {"history": history, "noised_history": noised_history, "pure_noise": pure_noise}
+def origin(x: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
+    """0, the mean of pure noise: nothing of the history, nothing drawn. x: (B, *D), gives the shape."""
+    del t, schedule, noise
+    return torch.zeros_like(x)
+
+
+def thinned_history(rows: SparseRows, share: float, noise: Noise) -> SparseRows:
+    """A history of which each event is left out with a chance of `share`, the others scaled up by 1 / (1 - share).
+
+    The corruption that a row denoiser learned to mend is this one where its noise is small: what it leaves differs from
+    draw to draw, and so do the answers. An event that the history has alone is never left out.
+
+    Args: rows: (B, I).   noise: of each query; its level 0 is used, which no chain draws for.
+    """
+    at = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows.lengths)
+    place = torch.arange(len(at), device=rows.device) - rows.indptr[at]
+    widest = int(rows.lengths.max()) if len(rows) else 0
+    draws = noise(0, rows.values.new_empty(len(rows), max(widest, 1), dtype=torch.float64))
+    kept = torch.special.ndtr(draws)[at, place] >= share
+    lonely = torch.zeros(len(rows), device=rows.device).index_add_(0, at, kept.float()) == 0
+    kept = kept | lonely[at]
+    factor = torch.where(lonely, 1.0, 1 / (1 - share))[at]
+    return SparseRows(rows.indptr, rows.items, rows.values * kept * factor.to(rows.values.dtype), rows.width)
+
+
+STARTS: Mapping[str, Start] = {
+    "history": history,
+    "noised_history": noised_history,
+    "pure_noise": pure_noise,
+    "origin": origin,
+}

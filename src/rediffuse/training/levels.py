@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import InvalidConfig, unknown
+from rediffuse.noise.predictions import gain
 from rediffuse.noise.process import snr
 from rediffuse.protocols import Schedule
 
@@ -79,14 +80,15 @@ class ImportanceLevels(UniformLevels):
 LEVELS: Mapping[str, Callable[[int], UniformLevels]] = {"uniform": UniformLevels, "importance": ImportanceLevels}
 
 
-def loss_weights(schedule: Schedule, kind: str, *, gamma: float = 5.0) -> Tensor:
-    """Weight of the squared error of x_0 at each level.
+def loss_weights(schedule: Schedule, kind: str, *, prediction: str = "x0", gamma: float = 5.0) -> Tensor:
+    """Weight of the squared error of what the network predicts, at each level.
 
         elbo:     SNR(t-1) - SNR(t), and 1 at t = 1     (Wang et al. 2023, eq. 11-12; its factor 1/2 is dropped as in the code)
         min_snr:  min(SNR(t), gamma)                     (Hang et al. 2023)
         none:     1
 
-    Without noise every weight is 1.
+    elbo and min_snr weigh the error of x_0; an error of eps or v is (dx_0/d prediction)^2 of it. Without noise every
+    weight is 1.
     Returns: (T+1,) float64; entry 0 is not used.
     Raises: InvalidConfig for another kind.
     """
@@ -100,7 +102,7 @@ def loss_weights(schedule: Schedule, kind: str, *, gamma: float = 5.0) -> Tensor
         weight[2:] = ratio[1:-1] - ratio[2:]
     else:
         weight[1:] = ratio[1:].clamp(max=gamma)
-    return weight
+    return weight * gain(prediction, schedule) ** 2
 
 
 LOSS_WEIGHTS = ("elbo", "min_snr", "none")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -60,6 +61,7 @@ def fit(
     checkpoint: CheckpointStore | None = None,
     mixed: bool = False,
     continued: bool = False,
+    rates: Mapping[str, float] | None = None,
 ) -> Fit:
     """Train until patience or epochs run out; the module ends with the weights of its best validation.
 
@@ -69,11 +71,15 @@ def fit(
 
     Args: mixed: forward passes in bfloat16 where that is safe, weights in float32.
         continued: the weights were learned before; they are validated first and stay if nothing better is found.
+        rates: name of a part of the module -> factor on its learning rate.
     Raises: TrainingDiverged when a loss or a weight is not finite; such weights are never kept.
     """
     module = trainable.module
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        _paced(module, config.learning_rate, rates or {}),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     stopping = Stopping(config.patience, 4 if config.official else None)
     state = State(module, optimizer, generator, stopping, config.average)
@@ -108,8 +114,9 @@ def learn(
     generator: torch.Generator,
     context: FitContext,
     model: Callable[[], Recommender],
+    rates: Mapping[str, float] | None = None,
 ) -> Fit:
-    """`fit` as a method's context says. Args: model: what would answer with the weights as they are."""
+    """`fit` as a method's context says. Args: model: what would answer with the weights as they are.   rates: as `fit`'s."""
     validate = context.validate
     return fit(
         trainable,
@@ -120,6 +127,7 @@ def learn(
         checkpoint=context.checkpoint,
         mixed=context.run.precision == "mixed",
         continued=context.initial is not None,
+        rates=rates,
     )
 
 
@@ -142,6 +150,14 @@ def take_over(module: torch.nn.Module, initial: Mapping[str, Tensor]) -> None:
             mine[name][: len(tensor)] = tensor
         else:
             mine[name].copy_(tensor)
+
+
+def _paced(module: torch.nn.Module, rate: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters, in one group for each learning rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        groups.setdefault(rates.get(name.partition(".")[0], 1.0), []).append(parameter)
+    return [{"params": parameters, "lr": rate * factor} for factor, parameters in groups.items()]
 
 
 def _steps(trainable: Trainable[BatchT], state: State, *, mixed: bool) -> Iterator[bool]:

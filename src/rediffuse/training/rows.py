@@ -1,6 +1,6 @@
 """What every network that learns rows shares: the rows of the users, their order in an epoch, the run's generators."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def known_rows(data: FitData, recency: RecencyConfig, run: RunConfig) -> SparseR
     return weigh(known, recency, data.n_items).to(run.device, getattr(torch, run.dtype))
 
 
-def shuffled(rows: SparseRows, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def shuffled(rows: Sized, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """The numbers of all rows once, in a new order, (B,) int64 at a time."""
     order = torch.randperm(len(rows), generator=generator, device=generator.device)
     yield from order.split(batch_size)

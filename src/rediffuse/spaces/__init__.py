@@ -1,0 +1,1 @@
+"""Where x_0 lives: events <-> points."""
