@@ -102,6 +102,27 @@ def test_number_formats_share_a_stream() -> None:
     assert torch.isfinite(double).all()
 
 
+def test_many_draws_at_once_are_those_asked_one_by_one() -> None:
+    key, draw = torch.tensor([7, 7, 7, -2, -2, -2]), torch.tensor([0, 1, 65_535] * 2)
+    whole = PhiloxNoise(3, key, draw)(4, torch.empty(6, 2, 5))
+    for row in range(6):
+        alone = PhiloxNoise(3, key[row : row + 1], int(draw[row]))(4, torch.empty(1, 2, 5))
+        assert torch.equal(whole[row], alone[0])
+    assert len(torch.unique(whole)) == whole.numel()
+
+
+def test_nobody_draws_nothing() -> None:
+    nobody = torch.zeros(0, dtype=torch.int64)
+    for draw in (0, nobody):
+        assert PhiloxNoise(1, nobody, draw)(1, torch.empty(0, 6)).shape == (0, 6)
+    assert PhiloxNoise(1, torch.tensor([1]))(1, torch.empty(1, 0)).shape == (1, 0)
+
+
+def test_a_draw_out_of_range_among_others_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.65535"):
+        PhiloxNoise(1, torch.tensor([1, 2]), torch.tensor([0, 65_536]))(1, torch.empty(2, 1))
+
+
 @pytest.mark.parametrize(("level", "draw"), [(-1, 0), (65_536, 0), (0, -1), (0, 65_536)])
 def test_levels_and_draws_that_would_collide_are_refused(level: int, draw: int) -> None:
     with pytest.raises(ValueError, match=r"must lie in 0\.\.65535"):

@@ -3,13 +3,14 @@
 The tree is the flow of data; read its folders in this order and you have read the system:
 
     data        what happened: events, catalog, splits, importers, the embedded world
+    spaces      where x_0 lives: rows, or a latent space of them; vectors of items
     noise       the forward process x_t = alpha[t] x_0 + sigma[t] eps, its schedules, its posterior
     networks    plain building blocks
     denoisers   (x_t, t, cond) -> x_0; `collapse` runs any of them without touching the catalog
-    samplers    (denoiser, x, levels) -> x_0: ancestral, ddim; where to start, which levels to visit
-    grounding   points -> items: blocked exact top-k
-    training    the loop, the levels to train on, stopping, checkpoints
-    evaluation  protocol, metrics, intervals, paired tests, the report
+    samplers    (denoiser, x, levels) -> x_0: ancestral, ddim, heun, dpmpp; where to start, which levels, guidance, draws
+    grounding   points -> items: blocked exact top-k; unlike items in a list
+    training    the loop, the levels to train on, moments and their conditions, stopping, checkpoints
+    evaluation  protocol, metrics, intervals, paired tests, calibration, studies of one model, the report
     artifacts   a trained model on disk: a folder of data, verified
     models      one published method a file; baselines: the classics
     registry    the one table of methods

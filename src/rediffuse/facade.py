@@ -1,5 +1,6 @@
 """A model that speaks the shop's own ids."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -169,10 +170,17 @@ class Model:
 
     def _answer(self, ranking: Ranking, unknown: list[str]) -> Answer:
         """Args: ranking: of one subject."""
-        columns = [ranking.items, ranking.scores, ranking.spread, ranking.probability]
-        known = [[None] * ranking.items.shape[1] if c is None else c[0].tolist() for c in columns]
+        tables = [ranking.items, ranking.scores, ranking.spread, ranking.probability]
+        columns = [[None] * ranking.items.shape[1] if table is None else table[0].tolist() for table in tables]
         items = tuple(
-            Recommended(self.items.ids[n], self.titles[n], *told) for n, *told in zip(*known, strict=True) if n >= 0
+            Recommended(self.items.ids[n], self.titles[n], score, _told(spread), _told(probability))
+            for n, score, spread, probability in zip(*columns, strict=True)
+            if n >= 0
         )
         reason = Fallback.NONE if ranking.fallback is None else Fallback(int(ranking.fallback[0]))
         return Answer(items, tuple(unknown), reason.name.lower() if reason else None)
+
+
+def _told(value: float | None) -> float | None:
+    """What a fallback does not know is not a number; JSON has no word for that."""
+    return None if value is None or math.isnan(value) else value

@@ -71,7 +71,7 @@ class PhiloxNoise:
         radius = torch.sqrt(-2.0 * torch.log(uniform[..., 0::2]))
         angle = 2.0 * math.pi * uniform[..., 1::2]
         normal = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-        return normal.reshape(batch, -1)[:, :width].reshape(like.shape).to(like.dtype)
+        return normal.flatten(1)[:, :width].reshape(like.shape).to(like.dtype)
 
 
 def stable_key(text: str) -> int:

@@ -21,14 +21,28 @@ import rediffuse
 from rediffuse.artifacts import ModelFolder, read_model, write_model
 from rediffuse.baselines.popularity import Popularity
 from rediffuse.config import FrozenConfig, RunConfig
+from rediffuse.data.context import contexts_of
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.vocabulary import Vocabulary
+from rediffuse.denoisers.conditioning import HISTORY
 from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, say, unknown
 from rediffuse.evaluation.evaluate import Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Model
+from rediffuse.grounding.diverse import Diverse
 from rediffuse.grounding.fallback import WithFallback
-from rediffuse.protocols import CheckpointStore, FitContext, FitData, Method, Progress, Range, Recommender, Tunable
+from rediffuse.protocols import (
+    CheckpointStore,
+    Context,
+    FitContext,
+    FitData,
+    Method,
+    Progress,
+    Range,
+    Recommender,
+    Tunable,
+)
+from rediffuse.spaces.item_vectors import item_vectors
 
 Role = Literal["control", "classic", "diffusion", "method"]
 
@@ -54,6 +68,8 @@ METHODS: Mapping[str, Entry] = {
     "multvae": Entry("rediffuse.baselines.multvae:MultVAE", "classic"),
     "diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion"),
     "t-diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion", {"recency": "linear"}),
+    "l-diffrec": Entry("rediffuse.models.l_diffrec:LDiffRec", "diffusion"),
+    "lt-diffrec": Entry("rediffuse.models.l_diffrec:LDiffRec", "diffusion", {"recency": "linear"}),
 }
 
 
@@ -116,6 +132,11 @@ class Recipe:
     def changed_keys(self) -> list[str]:
         """The settings that differ from the defaults of the class."""
         return [key for kind in (self.config, self.training) for key in kind.model_dump(exclude_defaults=True)]
+
+    @property
+    def conditions(self) -> Sequence[str]:
+        """What steers its answers, where its settings name anything."""
+        return vars(self.config).get("condition", ())
 
     @property
     def seeded(self) -> bool:
@@ -201,8 +222,8 @@ def fit(
     """
     protocol.check(dataset)
     run = run.resolve()
-    initial = None if earlier is None else _initial(earlier, dataset)
-    data = _fit_data(dataset, protocol.fit)
+    data = _fit_data(dataset, protocol, protocol.fit, chosen)
+    initial = None if earlier is None else _initial(earlier, dataset, data.contexts)
     popularity = data.users_per_item()
     task = Task.of(dataset, protocol.selection)
     only = protocol.only(protocol.select_by)
@@ -226,13 +247,13 @@ def fit(
     best = max((p.epoch for p in course if p.best), default=0)
     parts = protocol.fit
     if refit and protocol.refit:
-        parts, data = protocol.refit, _fit_data(dataset, protocol.refit)
+        parts, data = protocol.refit, _fit_data(dataset, protocol, protocol.refit, chosen)
         popularity = data.users_per_item()
         context = FitContext(run, None, report, checkpoints("refit"), initial)
         began = time.perf_counter()
         method = chosen.method.fit(chosen.config, _as_long(chosen.training, course), data, context)
         seconds += time.perf_counter() - began
-    model = WithFallback(method, popularity)
+    vectors = _vectors(data) if refit else None
     epochs = {"epochs": course[-1].epoch, "best_epoch": best} if course else {}
     folder = ModelFolder(
         method=chosen.name,
@@ -249,6 +270,8 @@ def fit(
             **({} if earlier is None else {"earlier": _learned(earlier)}),
             "users": len(dataset.users),
             "events": len(dataset.events),
+            "time_zone": dataset.time_zone,
+            "contexts": {name: list(context.names) for name, context in data.contexts.items()},
         },
         items=dataset.catalog.items.ids,
         titles=tuple(dataset.catalog.titles()),
@@ -264,8 +287,9 @@ def fit(
             **epochs,
             **({"course": [course_json(p) for p in course]} if course else {}),
         },
+        vectors=vectors,
     )
-    return Fitted(chosen, method, model, seconds, folder, course)
+    return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
 
 
 def course_json(progress: Progress) -> dict[str, Any]:
@@ -274,8 +298,11 @@ def course_json(progress: Progress) -> dict[str, Any]:
     return {name: getattr(progress, name) for name in names}
 
 
-def _fit_data(dataset: Dataset, parts: Sequence[str]) -> FitData:
-    return FitData(dataset.history(*parts), len(dataset.catalog), dataset.events.order)
+def _fit_data(dataset: Dataset, protocol: Protocol, parts: Sequence[str], chosen: Recipe) -> FitData:
+    """What a method learns from: the events of some parts, with what its settings name as conditions."""
+    history = protocol.learned(dataset, parts)
+    contexts = contexts_of(dataset, [name for name in chosen.conditions if name != HISTORY], history)
+    return FitData(history, len(dataset.catalog), dataset.events.order, contexts)
 
 
 def _as_long(training: FrozenConfig, course: Sequence[Progress]) -> FrozenConfig:
@@ -293,7 +320,7 @@ def _learned(earlier: ModelFolder) -> list[dict[str, Any]]:
     return [*earlier.data.get("earlier", []), own]
 
 
-def _initial(earlier: ModelFolder, dataset: Dataset) -> Mapping[str, Tensor]:
+def _initial(earlier: ModelFolder, dataset: Dataset, contexts: Mapping[str, Context]) -> Mapping[str, Tensor]:
     """What an earlier model learned, once it is clear that it fits. Raises: InvalidInput when it does not."""
     if dataset.catalog.items.ids[: len(earlier.items)] != earlier.items:
         raise InvalidInput(
@@ -302,6 +329,16 @@ def _initial(earlier: ModelFolder, dataset: Dataset) -> Mapping[str, Tensor]:
                 remedy="Let `train --from` number them, or use Dataset.numbered_like",
             )
         )
+    for name, words in earlier.data.get("contexts", {}).items():
+        if name in contexts and list(contexts[name].names) != words:
+            raise InvalidInput(
+                say(
+                    f"The values of the condition {name!r} are not those that the earlier model knows",
+                    got=list(contexts[name].names),
+                    allowed=words,
+                    remedy="Train from scratch",
+                )
+            )
     return earlier.tensors
 
 
@@ -326,7 +363,20 @@ def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommen
                 remedy="Train it anew",
             )
         )
-    return method, WithFallback(method, folder.popularity)
+    return method, _answering(method, folder)
+
+
+def _answering(method: Method, folder: ModelFolder) -> Recommender:
+    """The method with its fallback, and with unlike items where they are asked for and it is known what is alike."""
+    model = WithFallback(method, folder.popularity)
+    return model if folder.vectors is None else Diverse(model, folder.vectors)
+
+
+def _vectors(data: FitData) -> Tensor | None:
+    """What items are alike; None where the data is too small to tell."""
+    if min(int((data.history.lengths > 0).sum()), data.n_items) < 2:
+        return None
+    return item_vectors(data.history, data.n_items)
 
 
 def fitted(chosen: Recipe, folder: ModelFolder, device: str = "auto") -> Fitted:

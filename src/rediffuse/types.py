@@ -252,9 +252,9 @@ class Options:
     draws: int = 1
     """Reverse chains per query."""
     start: str | None = None
-    """Where the reverse process begins: history, noised_history, pure_noise; None: as configured."""
+    """Where the reverse process begins: history, thinned_history, noised_history, pure_noise, origin; None: as configured."""
     temperature: float = 1.0
-    """Factor on the standard deviation of every draw."""
+    """Factor on the standard deviation of every draw of noise, 0 or more."""
     guidance_scale: float | Mapping[str, float] = 1.0
     """uncond + s (cond - uncond); 1 is none."""
     diversity: float = 0.0

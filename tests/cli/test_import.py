@@ -77,3 +77,32 @@ def test_wrong_rules_are_refused(refused: Command, source: Path, tmp_path: Path,
 def test_a_format_without_kinds_refuses_rules(refused: Command, tmp_path: Path) -> None:
     said = refused("import", "atelier", "tiny", "--to", tmp_path / "d", "--kinds", "view=1")
     assert "import atelier cannot use 'kinds'." in said.err
+
+
+def test_declared_contexts_are_kept_and_told(command: Command, tmp_path: Path) -> None:
+    text = "user,item,ts,Device Type,channel\n" + "".join(
+        f"u{n % 4},i{n % 3},{1_700_000_000 + n},{('phone', 'desktop')[n % 2]},c{n % 3}\n" for n in range(40)
+    )
+    (tmp_path / "e.csv").write_text(text)
+    words = ("--context", "device=Device Type", "--context", "channel")
+    said = command("import", "table", tmp_path / "e.csv", "--to", tmp_path / "d", *words)
+    assert said.code == 0, said
+    assert "context device" in said.out
+    assert "2 words" in said.out
+    facts = json.loads((tmp_path / "d" / "dataset.json").read_text())
+    assert facts["facts"]["contexts"] == {"device": 2, "channel": 3}
+    assert Dataset.read(tmp_path / "d").events.contexts["device"] == ("desktop", "phone")
+    assert command("split", tmp_path / "d", "user-order", "--to", tmp_path / "s").code == 0
+    assert "context device" in command("describe", tmp_path / "s").out
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ("colour", "There is no column 'colour' for 'colour'. Columns: 'user', 'item', 'ts', 'event_type', 'rating'."),
+        ("season=event_type", "A context cannot take the name of a condition that is known anyway. Got 'season'."),
+        ("=event_type", "--context takes a name. Got '=event_type'."),
+    ],
+)
+def test_wrong_contexts_are_refused(refused: Command, source: Path, tmp_path: Path, context: str, message: str) -> None:
+    assert message in refused("import", "table", source, "--to", tmp_path / "d", "--context", context).err

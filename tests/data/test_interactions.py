@@ -35,6 +35,17 @@ def test_history_of_chosen_events_carries_times_and_kinds() -> None:
     assert history.kind.tolist() == [1, -1]
 
 
+def test_declared_columns_come_along_as_codes() -> None:
+    some = events(context_device=["phone", None, "desk"], context_shop=["b", "a", "a"])
+    assert some.contexts == {"device": ("desk", "phone"), "shop": ("a", "b")}
+    found = some.history(np.array([False, True, True])).context
+    assert {name: codes.tolist() for name, codes in found.items()} == {"device": [-1, 0], "shop": [0, 0]}
+    assert events().history().context == {}
+    assert len({events(context_a=w).digest() for w in (["x", "y", "x"], ["x", "x", "y"])} | {events().digest()}) == 3
+    with pytest.raises(InvalidInput, match="Column 'context_x' of events cannot be Int64"):
+        events(context_x=[1, 2, 3])
+
+
 def test_times_stay_out_of_a_history_whose_order_is_no_time() -> None:
     assert events("sequence", time_us=[5, 6, 7]).history().time_us is None
 

@@ -27,7 +27,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pages_are_found() -> None:
-    assert {"protocol.md", "reliability.md", "tour.md"} <= set(RUNNING)
+    assert {"diffusion.md", "knobs.md", "protocol.md", "reliability.md", "tour.md"} <= set(RUNNING)
 
 
 @pytest.mark.parametrize("name", RUNNING)

@@ -13,12 +13,17 @@ NAMES = ["popularity", "ease <b>", "a method with a name that is rather long for
 PANELS = [(f"part {n}", [figures.Dot(name, "classic", 0.1 * n, 0.0, 0.2 * n) for name in NAMES]) for n in range(1, 6)]
 CURVES = [figures.Curve(name, "diffusion", [1, 2], [1.0, 0.01], [math.nan, 0.2], 2) for name in NAMES]
 TRIED = [figures.Tried(name, "control", [0.1, math.nan, 0.2]) for name in NAMES]
+TRACES = [figures.Trace(name, [0.1, math.nan, 0.3], [0.0, math.nan, 0.2], [0.2, math.nan, 0.4]) for name in NAMES]
+SWEPT = [figures.Swept(name, "a <knob>", [0, 0.5, 5], ["0", "<½>", "5"], TRACES, mark=0.5) for name in NAMES]
 SPOTS = [figures.Spot(name, "method", 2.0, 0.1) for name in NAMES]
 DRAWN = {
     "accuracy": lambda w: figures.accuracy(PANELS[0][1], 0.15, metric="recall@20", width=w, name="n"),
     "parts": lambda w: figures.parts(PANELS, metric="recall@20", width=w, name="n"),
     "curves": lambda w: figures.curves(CURVES, metric="recall@20", width=w, name="n"),
     "tried": lambda w: figures.tried(TRIED, metric="recall@20", width=w, name="n"),
+    "sweeps": lambda w: figures.sweeps(
+        [figures.Swept("recall@20", "knob", [1], ["1"], TRACES[:0]), *SWEPT], width=w, name="n"
+    ),
     "cost": lambda w: figures.cost(SPOTS, metric="recall@20", unit="ms", width=w, name="n"),
 }
 
@@ -67,3 +72,10 @@ def test_the_range_of_trials_holds_every_best_and_no_far_failure():
     assert _worth_seeing([good, weak]) == (0.2, 0.5)
     assert _worth_seeing([good]) == (0.46, 0.5)
     assert _worth_seeing([figures.Tried("c", "control", [math.nan])]) == (0.0, 0.0)
+
+
+def test_a_sweep_names_its_settings_and_leaves_out_what_was_not_measured():
+    svg = figures.sweeps(SWEPT[:1], width=figures.WIDE, name="n")
+    words = re.findall(r"<text[^>]*>(.*?)</text>", svg)
+    assert {"a &lt;knob&gt;", "0", "&lt;½&gt;", "5"} <= set(words)
+    assert "recall" not in svg

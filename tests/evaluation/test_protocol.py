@@ -11,6 +11,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.diffrec import PROTOCOLS, load
 from rediffuse.errors import InvalidConfig, InvalidInput
 from rediffuse.evaluation.protocol import Phase, Protocol, protocol_for
+from rediffuse.evaluation.wording import protocol_words
 
 
 @pytest.fixture
@@ -136,3 +137,43 @@ def test_protocols_survive_a_dataset_folder(shipped: Dataset, tmp_path: Path) ->
     for name in shipped.protocols:
         assert protocol_for(again, name) == protocol_for(shipped, name)
     assert isinstance(again.events.frame, pl.DataFrame)
+
+
+def pairs(dataset: Dataset, protocol: Protocol) -> set[tuple[str, str]]:
+    """What is learned from, in external ids."""
+    history = protocol.learned(dataset, protocol.fit)
+    users, items = dataset.users.items.ids, dataset.catalog.items.ids
+    return {(users[u], items[i]) for u, i in zip(history.rows.tolist(), history.items.tolist(), strict=True)}
+
+
+def test_shares_of_the_events_nest_and_hold_whole_pairs(tiny: Dataset) -> None:
+    everything = tiny.history("train")
+    assert Protocol().learned(tiny, ["train"]).items.equal(everything.items)
+    found = {share: pairs(tiny, Protocol(fit_share=share)) for share in (0.1, 0.25, 0.5, 1.0)}
+    assert found[0.1] < found[0.25] < found[0.5] < found[1.0]
+    for share, kept in found.items():
+        assert len(kept) / len(found[1.0]) == pytest.approx(share, abs=0.05)
+    half = Protocol(fit_share=0.5).learned(tiny, ["train"])
+    both = {(u, i) for u, i in zip(everything.rows.tolist(), everything.items.tolist(), strict=True)}
+    kept = {(u, i) for u, i in zip(half.rows.tolist(), half.items.tolist(), strict=True)}
+    times = [
+        sum((u, i) in kept for u, i in zip(h.rows.tolist(), h.items.tolist(), strict=True)) for h in (everything, half)
+    ]
+    assert times[0] == times[1] == len(half.items)
+    assert kept < both
+    assert half.time_us is not None
+
+
+def test_a_share_does_not_depend_on_numbers(tiny: Dataset) -> None:
+    turned = tiny.numbered_like(tuple(reversed(tiny.catalog.items.ids)))
+    protocol = Protocol(fit_share=0.3)
+    assert pairs(tiny, protocol) == pairs(turned, protocol)
+
+
+def test_a_share_is_said_and_belongs_to_the_model() -> None:
+    few = Protocol(fit_share=0.1)
+    assert Protocol().of_model(few).fit_share == 0.1
+    assert protocol_words(few.model_dump())[0] == "Methods learn from 10\u00a0% of what users met in train."
+    for share in (0, 1.5):
+        with pytest.raises(InvalidConfig, match="fit_share = "):
+            Protocol.make(fit_share=share)

@@ -1,5 +1,7 @@
 """A model that speaks the shop's ids."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.errors import ArtifactError, InvalidInput, UnsupportedOption
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Answer, Model, Recommended
+from rediffuse.registry import Fitted
 from rediffuse.types import Options
 
 
@@ -105,3 +108,83 @@ def test_ages_in_days_need_times_and_use_them(tiny: Dataset, tmp_path: Path) -> 
     near, far = (model.recommend(history, times_us=[first, 0, 0, 50 * day]) for first in (50 * day, 0))
     assert near != far
     assert model.recommend([*history[:2], "strange", *history[2:]], times_us=[0, 0, 9, 0, 50 * day]).items == far.items
+
+
+@pytest.fixture(scope="module")
+def told(tiny: Dataset) -> Fitted:
+    """Learned with conditions, on a dataset in another time zone."""
+    settings = {"condition": ["history", "season", "region"], "hidden": [16], "epochs": 2, "levels": 3}
+    recipe = registry.recipe("diffrec", None, {**settings, "noise_scale": 5.0})
+    return registry.fit(recipe, replace(tiny, time_zone="Asia/Tokyo"), Protocol(), RunConfig(threads=1))
+
+
+@pytest.fixture(scope="module")
+def steered(told: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("facade") / "diffrec"
+    told.write(folder)
+    return registry.load(folder, device="cpu")
+
+
+def test_words_of_a_context_become_numbers(steered: Model) -> None:
+    assert {name: tuple(words) for name, words in steered.conditions.items()} == {
+        "season": (),
+        "region": ("abroad", "east", "north", "south", "west"),
+    }
+    found = steered.context({"season": "2024-12-31", "region": "south"}, 3)
+    assert found["region"].tolist() == [3, 3, 3]
+    assert found["season"].tolist() == pytest.approx([365 / 366] * 3)
+    assert steered.context({}, 3) == {}
+
+
+def test_what_is_told_changes_the_answer_and_guidance_more(steered: Model, history: list[str]) -> None:
+    asked = [{}, {"season": "winter"}, {"season": "summer"}, {"season": "summer", "region": "west"}]
+    answers = [steered.recommend(history, 240, context=context) for context in asked]
+    assert len({answer.items for answer in answers}) == 4
+    strong = steered.recommend(history, 240, context=asked[2], options=Options(guidance_scale={"season": 3.0}))
+    assert strong.items != answers[2].items
+    none = steered.recommend(history, 240, context=asked[2], options=Options(guidance_scale={"season": 0.0}))
+    scores = [{place.item: place.score for place in answer.items} for answer in (none, answers[0])]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4, abs=1e-6)
+    both = steered.recommend_many([history, history[:2]], 240, context=asked[3])
+    assert [place.item for place in both[0].items[:10]] == [place.item for place in answers[3].items[:10]]
+
+
+def test_a_context_that_is_none_is_refused(steered: Model, model: Model, history: list[str]) -> None:
+    for context, sentence in (
+        ({"saeson": "winter"}, "Unknown condition 'saeson'. Nearest known condition: 'season'"),
+        ({"season": "monsoon"}, "season is none. Got 'monsoon'"),
+        ({"region": "nroth"}, "Unknown region 'nroth'. Nearest known region: 'north'"),
+        ({"history": "winter"}, "Unknown condition 'history'"),
+    ):
+        with pytest.raises(InvalidInput, match=sentence):
+            steered.recommend(history, context=context)
+    with pytest.raises(InvalidInput, match=r"Unknown condition 'season'\. There is none"):
+        model.recommend(history, context={"season": "winter"})
+
+
+def test_several_draws_say_how_sure_each_place_is(steered: Model, history: list[str]) -> None:
+    answer = steered.recommend(history, 5, context={"season": "winter"}, options=Options(draws=8))
+    for place in answer.items:
+        assert place.spread is not None
+        assert place.probability is not None
+        assert place.spread > 0
+        assert place.probability * 8 == pytest.approx(round(place.probability * 8), abs=1e-5)
+    plain = json.loads(json.dumps(answer.to_json()))["items"][0]
+    assert set(plain) == {"item", "title", "score", "spread", "probability"}
+    assert set(steered.recommend(history, 5).to_json()["items"][0]) == {"item", "title", "score"}  # type: ignore[index]
+
+
+def test_a_fallback_among_draws_is_still_json(steered: Model, history: list[str]) -> None:
+    """What is popular was not drawn: it has neither a spread nor a probability, rather than a number that is none."""
+    empty, mate = steered.recommend_many([[], history], 5, options=Options(draws=3))
+    assert (empty.fallback, mate.fallback) == ("empty_history", None)
+    assert {(place.spread, place.probability) for place in empty.items} == {(None, None)}
+    json.dumps([empty.to_json(), mate.to_json()], allow_nan=False)
+    assert all(place.spread is not None for place in mate.items)
+
+
+def test_going_on_needs_the_words_of_the_earlier_model(told: Fitted, tiny: Dataset) -> None:
+    contexts = {**told.folder.data["contexts"], "region": ["east", "north", "south"]}
+    earlier = replace(told.folder, data={**told.folder.data, "contexts": contexts})
+    with pytest.raises(InvalidInput, match="The values of the condition 'region' are not those that the earlier model"):
+        registry.fit(told.recipe, tiny, Protocol(), RunConfig(threads=1), earlier=earlier)

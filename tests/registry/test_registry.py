@@ -153,3 +153,11 @@ def test_a_refit_that_an_earlier_model_beats_learns_nothing(tiny: Dataset) -> No
     assert again.folder.made["best_epoch"] == 0
     for name, tensor in first.folder.tensors.items():
         assert torch.equal(tensor, again.folder.tensors[name])
+
+
+def test_a_share_of_the_events_is_learned_from_and_whole_histories_are_asked(tiny: Dataset) -> None:
+    few, all_ = (registry.fit(registry.recipe("popularity"), tiny, Protocol(fit_share=s), RUN) for s in (0.2, 1.0))
+    counts, everything = (one.folder.popularity for one in (few, all_))
+    assert bool((counts <= everything).all())
+    assert float(counts.sum() / everything.sum()) == pytest.approx(0.2, abs=0.05)
+    assert few.folder.protocol["fit_share"] == 0.2

@@ -355,3 +355,15 @@ def test_settings_are_checked() -> None:
     for key in ("learning_rate", "batch_size", "epochs", "validate_every", "patience"):
         with pytest.raises(ValueError, match=key):
             TrainingConfig.make({key: 0})
+
+
+def test_parts_learn_at_their_own_rate() -> None:
+    """The first step of AdamW moves every weight by its learning rate."""
+    line, before = Line(), Line().module.state_dict()
+    one_step = CONFIG.model_copy(update={"epochs": 1, "learning_rate": 1e-3})
+    line.x, line.y = line.x[:8], line.y[:8]
+    line.batches = lambda generator: iter([torch.randperm(8, generator=generator)])  # type: ignore[method-assign]
+    fit(line, one_step, torch.Generator().manual_seed(1), rates={"2": 0.1})
+    moved = {name: float((now - before[name]).abs().max()) for name, now in line.module.state_dict().items()}
+    assert moved["0.weight"] == pytest.approx(1e-3, rel=0.01)
+    assert moved["2.weight"] == pytest.approx(1e-4, rel=0.01)

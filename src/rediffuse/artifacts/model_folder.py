@@ -2,6 +2,7 @@
 
     model.json            method, settings, protocol, metrics, data, versions, format_version
     weights.safetensors   all that was learned
+    vectors.safetensors   what items are alike, where the data told (`spaces/item_vectors.py`)
     vocabulary.parquet    item ids in the order of their numbers, title, users per item
     README.md             the model card
     manifest.json         bytes and SHA-256 of the others
@@ -25,6 +26,7 @@ from rediffuse.errors import ArtifactError, say
 from rediffuse.files import new_folder, open_folder, write_json, write_text
 
 FORMAT_VERSION = 1
+VECTORS = "vectors.safetensors"
 REQUIRED = {
     "method": str,
     "config": dict,
@@ -57,6 +59,8 @@ class ModelFolder:
     tensors: Mapping[str, Tensor]
     made: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Versions, seconds, and what else the card tells (`card`)."""
+    vectors: Tensor | None = None
+    """(I, D) float32, rows of length 1 or 0: inner products tell how alike two items are."""
 
 
 def write_model(folder: Path, model: ModelFolder) -> None:
@@ -71,6 +75,8 @@ def write_model(folder: Path, model: ModelFolder) -> None:
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in model.tensors.items()}, place / "weights.safetensors"
         )
+        if model.vectors is not None:
+            save_file({"vectors": model.vectors.cpu().contiguous()}, place / VECTORS)
         table = {"item": list(model.items), "title": list(model.titles), "users": model.popularity.tolist()}
         pl.DataFrame(table, schema={"item": pl.String, "title": pl.String, "users": pl.Float32}).write_parquet(
             place / "vocabulary.parquet"
@@ -94,6 +100,7 @@ def read_model(folder: Path) -> ModelFolder:
             raise ArtifactError(say(f"model.json of {str(folder)!r} lacks {key!r}", remedy="Train the model anew"))
     try:
         tensors = load_file(folder / "weights.safetensors")
+        vectors = load_file(folder / VECTORS)["vectors"] if (folder / VECTORS).is_file() else None
         table = pl.read_parquet(folder / "vocabulary.parquet", columns=["item", "title", "users"], glob=False)
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(
@@ -109,4 +116,5 @@ def read_model(folder: Path) -> ModelFolder:
         popularity=torch.tensor(table["users"].to_list(), dtype=torch.float32),
         tensors=tensors,
         made=facts.get("made", {}),
+        vectors=vectors,
     )

@@ -6,7 +6,7 @@
 | log p(x given z) = sum x_i log pi_i (eq. 2) | `_RowTraining.loss` |
 | q(z given x) = N(mu(x), diag sigma^2(x)) (eq. 5) | `RowVAE.encode` |
 | loss = -E_q log p(x given z) + beta KL(q, p) (eq. 7) | `_RowTraining.loss` |
-| beta rises from 0 to a cap (section 2.2.2) | `Annealing.beta` |
+| beta rises from 0 to a cap (section 2.2.2) | `training/annealing.py::Ramp` |
 | scores = f(mu(x)) (section 2.4) | `MultVAE.recommend` |
 
 Reference: Liang, Krishnan, Hoffman, Jebara 2018, "Variational autoencoders for collaborative filtering".
@@ -25,6 +25,7 @@ from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import TopK
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
+from rediffuse.training.annealing import Ramp
 from rediffuse.training.corruption import drop
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.rows import generators, known_rows, shuffled
@@ -83,24 +84,6 @@ class RowVAE(nn.Module):
         """Logits. Args: h: (B, H).   items: (n,) to score alone. Returns: (B, I) or (B, n)."""
         weight, bias = self.out.weight, self.out.bias
         return nn.functional.linear(h, weight, bias) if items is None else h @ weight[items].t() + bias[items]
-
-
-class Annealing(nn.Module):
-    """The weight of the KL term; how far it has risen is a buffer, so that a resumed training goes on from there."""
-
-    step: Tensor
-
-    def __init__(self, cap: float, steps: int) -> None:
-        """Args: steps: 0 .. steps - 1 lie below the cap."""
-        super().__init__()
-        self.cap, self.steps = cap, steps
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-
-    def beta(self) -> Tensor:
-        """Cap min(1, step / steps), (); each call is a step."""
-        share = (self.step / max(self.steps, 1)).clamp(max=1) if self.steps else torch.ones_like(self.step)
-        self.step += 1
-        return self.cap * share
 
 
 class MultVAE:
@@ -179,7 +162,7 @@ class _RowTraining:
 
     def __init__(self, config: MultVAEConfig, network: RowVAE, rows: SparseRows, batch_size: int) -> None:
         self.config, self.network, self.rows, self.batch_size = config, network, rows, batch_size
-        self.annealing = Annealing(config.beta, config.annealing_steps).to(rows.device)
+        self.annealing = Ramp(0, config.beta, config.annealing_steps).to(rows.device)
         self.module = nn.ModuleDict({"network": network, "annealing": self.annealing})
 
     def batches(self, generator: torch.Generator) -> Iterator[Tensor]:
@@ -195,7 +178,7 @@ class _RowTraining:
         logits = self.network.head(self.network.decode(z))
         error = -(rows.dense() * logits.log_softmax(dim=1)).sum(1)
         divergence = (mu.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-        return {"loss": error + self.annealing.beta() * divergence, "error": error, "divergence": divergence}
+        return {"loss": error + self.annealing.next() * divergence, "error": error, "divergence": divergence}
 
 
 def unit(rows: SparseRows) -> SparseRows:

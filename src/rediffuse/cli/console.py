@@ -25,7 +25,9 @@ from rediffuse.config import RunConfig, parse_value, read_toml
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say
 from rediffuse.evaluation.protocol import Protocol, protocol_for
+from rediffuse.evaluation.report import blocks
 from rediffuse.files import write_json
+from rediffuse.types import Options
 
 # Ids and titles may hold brackets and colons: nothing printed here is markup.
 console = Console(highlight=False, markup=False, emoji=False)
@@ -45,6 +47,26 @@ PrecisionOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Processor threads; 0: torch decides.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seeds training and stochastic answers.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Reverse steps; no retraining needed.")]
+DrawsOption = Annotated[int, typer.Option("--draws", min=1, help="Reverse chains for each answer; 32 is usual.")]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        help="Where the reverse process begins: history, thinned_history, noised_history, pure_noise, origin.",
+    ),
+]
+TemperatureOption = Annotated[float, typer.Option("--temperature", min=0, help="Factor on the noise of every draw.")]
+GuidanceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guidance-scale",
+        metavar="S|NAME=S",
+        help="How far to lean towards the conditions, all or by name; 1: not at all.",
+    ),
+]
+DiversityOption = Annotated[
+    float, typer.Option("--diversity", min=0, max=1, help="0: the plain ranking; 1: as unlike each other as can be.")
+]
 
 
 def run_config(device: str, precision: str, threads: int, seed: int) -> RunConfig:
@@ -61,6 +83,33 @@ def settings(pairs: Iterable[str] | None) -> dict[str, Any]:
             raise InvalidInput(say("--set takes key=value", got=pair, remedy="For example: --set regularization=1000"))
         out[key.strip()] = parse_value(text.strip())
     return out
+
+
+def options_of(
+    steps: int | None = None,
+    draws: int = 1,
+    start: str | None = None,
+    temperature: float = 1.0,
+    guidance_scale: Sequence[str] | None = None,
+    diversity: float = 0.0,
+) -> Options:
+    """How to ask, from the options of a command. Raises: InvalidInput for a guidance scale that is none."""
+    scale = _scale(guidance_scale) if guidance_scale else 1.0
+    return Options(steps, draws, start, temperature, scale, diversity)
+
+
+def _scale(texts: Sequence[str]) -> float | dict[str, float]:
+    """One number for all conditions, or a number by name."""
+    pairs = [text.rpartition("=") for several in texts for text in several.split(",")]
+    try:
+        numbers = [float(number) for _, _, number in pairs]
+    except ValueError:
+        numbers = []
+    named = {name.strip(): number for (name, _, _), number in zip(pairs, numbers, strict=False)}
+    if not numbers or ("" in named and len(pairs) > 1):
+        remedy = "For example: --guidance-scale 2, or --guidance-scale season=2,history=1.5"
+        raise InvalidInput(say("--guidance-scale takes a number, or name=number", got=",".join(texts), remedy=remedy))
+    return numbers[0] if "" in named else named
 
 
 def find_protocol(dataset: Dataset, text: str | None, **changes: Any) -> Protocol:
@@ -105,6 +154,24 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     tell(title, "bold")
     if table.rows:
         console.print(table)
+
+
+def show_section(section: blocks.Section) -> None:
+    """Print the sentences and tables of a part of a page; pictures and what is folded away are left to the page."""
+    tell(f"\n{section.title}", "bold")
+    for block in section.blocks:
+        if isinstance(block, blocks.Text):
+            tell(block.words)
+        elif isinstance(block, blocks.Bullets):
+            for item in block.items:
+                tell(f"- {item}")
+        elif isinstance(block, blocks.Table):
+            roomy = len(block.head) <= 4
+            show_table(
+                block.caption,
+                block.head,
+                [[f"{c.text} ({c.small})" if c.small and roomy else c.text for c in row] for row in block.rows],
+            )
 
 
 @contextmanager

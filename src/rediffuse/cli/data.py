@@ -24,6 +24,7 @@ from rediffuse.data.importers import IMPORTERS, detect
 from rediffuse.data.rules import EventRules
 from rediffuse.data.splits import recipe_of
 from rediffuse.errors import InvalidInput, refuse_options, say, unknown
+from rediffuse.evaluation import wording
 
 _SHOWN = ("events", "duplicates", "density", "first time", "last time")  # in the table of facts
 _STYLES = {"warning": "yellow", "note": None}
@@ -50,6 +51,14 @@ def import_(
     time_unit: Annotated[str, typer.Option(help="table, recbole: s, ms, us or auto.")] = "auto",
     items: Annotated[Path | None, typer.Option(help="table: a file with attributes of items.")] = None,
     users: Annotated[Path | None, typer.Option(help="table: a file with attributes of users.")] = None,
+    contexts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context",
+            metavar="NAME[=COLUMN]",
+            help="table: a column of words that tell of the moment of an event (device, channel); may be repeated.",
+        ),
+    ] = None,
     time_zone: Annotated[
         str | None,
         typer.Option(help="table: the shop's, for seasons, as in Europe/Berlin; times without one stay UTC."),
@@ -86,6 +95,7 @@ def import_(
         "time_unit": None if time_unit == "auto" else time_unit,
         "items": items,
         "users": users,
+        "contexts": _contexts(contexts or []) or None,
         "time_zone": time_zone,
         "name": name,
         "seed": seed,
@@ -148,6 +158,19 @@ def _columns(texts: Sequence[str]) -> dict[str, str]:
     return out
 
 
+def _contexts(texts: Sequence[str]) -> dict[str, str]:
+    """`name` or `name=column` each, several parted by commas -> name -> column. Raises: InvalidInput for an empty name."""
+    out: dict[str, str] = {}
+    for text in (text for several in texts for text in several.split(",")):
+        ours, _, theirs = (part.strip() for part in text.partition("="))
+        if not ours:
+            raise InvalidInput(
+                say("--context takes a name", got=text, remedy="For example: --context device=device_type")
+            )
+        out[ours] = theirs or ours
+    return out
+
+
 def _weights(text: str) -> dict[str, Any]:
     """`kind=weight,..` as a mapping. Raises: InvalidInput for anything else."""
     out: dict[str, Any] = {}
@@ -192,6 +215,10 @@ def _show(facts: Mapping[str, Any]) -> None:
     rows += [("density", f"{facts['density']:.3%}"), ("order", str(facts["order"]))]
     rows += [(name.replace("_", " "), str(facts[name])) for name in ("first_event", "last_event") if name in facts]
     rows += [(f"kind {name}", f"{count:,}") for name, count in facts["kinds"].items()]
+    rows += [
+        (f"context {name}", wording.counted(count, "word"))
+        for name, count in facts["facts"].get("contexts", {}).items()
+    ]
     rows += [("duplicates left out", f"{facts['facts'].get('duplicates', 0):,}")]
     rows += [("repeats", facts["repeats"])]
     if facts["split"]:

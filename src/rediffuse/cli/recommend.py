@@ -1,5 +1,6 @@
 """`recommend`: a list for a history, for a user of a dataset, or for many users as a file."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,16 @@ import typer
 from rediffuse import registry
 from rediffuse.cli.console import (
     DeviceOption,
+    DiversityOption,
+    DrawsOption,
+    GuidanceOption,
     JsonOption,
     SeedOption,
+    StartOption,
     StepsOption,
+    TemperatureOption,
     ThreadsOption,
+    options_of,
     run_config,
     show_table,
     tell,
@@ -20,6 +27,7 @@ from rediffuse.cli.console import (
 )
 from rediffuse.cli.recommend_all import Asked, recommend_all, users_of
 from rediffuse.config import RunConfig
+from rediffuse.data.context import user_words
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Answer
@@ -44,7 +52,19 @@ def recommend(
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="With --users: write here; .parquet, .csv or .jsonl.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Length of the list.")] = 10,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=WORD",
+            help="What is known of the moment or the user, for a model with conditions: season=winter; may be repeated.",
+        ),
+    ] = None,
     steps: StepsOption = None,
+    draws: DrawsOption = 1,
+    start: StartOption = None,
+    temperature: TemperatureOption = 1.0,
+    guidance_scale: GuidanceOption = None,
+    diversity: DiversityOption = 0.0,
     json: JsonOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = 0,
@@ -53,21 +73,25 @@ def recommend(
     """Recommend items for a posted history, or for users of a dataset with all their events.
 
     With --users all lists go to one file; when the command was interrupted, the same command goes on where it was.
+    What the data tells of a user, and the model was conditioned on, need not be given in --context.
 
-    Example: `rediffuse recommend models/diffrec --items A00042,A00007 -k 5`
+    Example: `rediffuse recommend models/diffrec --items A00042,A00007 -k 5 --draws 32 --diversity 0.3`
     """
     _check_question(items, item, data, user, users, to)
     run = run_config(device, "float32", threads, seed)
-    options = Options(steps=steps)
+    options = options_of(steps, draws, start, temperature, guidance_scale, diversity)
+    told = words(context)
     if users is not None and data is not None and to is not None:
-        _many(model, Dataset.read(data), users, to, k, options, run, json)
+        _many(model, Dataset.read(data), users, to, k, told, options, run, json)
         return
-    history, along = _history(items, item, data, user)
     found = registry.load(model, device=run.device)
-    answer = found.recommend(history, k, **along, options=options, seed=seed)
+    history, along = _history(items, item, data, user, found.conditions)
+    told = {**along.pop("context", {}), **told}
+    answer = found.recommend(history, k, **along, context=told, options=options, seed=seed)
     known = len(history) - len(answer.unknown)
-    show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events", answer)
-    write_result(json, {"method": found.method, "history": history, **answer.to_json()})
+    within = "".join(f", {name} {word}" for name, word in told.items())
+    show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events{within}", answer)
+    write_result(json, {"method": found.method, "history": history, "context": told, **answer.to_json()})
 
 
 def show_answer(title: str, answer: Answer) -> None:
@@ -76,8 +100,28 @@ def show_answer(title: str, answer: Answer) -> None:
         tell(f"Unknown to the model and left out: {', '.join(answer.unknown)}")
     if answer.fallback:
         tell(f"Not the method's own answer ({answer.fallback.replace('_', ' ')}): what is popular is shown.")
-    rows = [(r.title, r.item, f"{r.score:.4f}") for r in answer.items]
-    show_table(title, ("title", "item", "score"), rows)
+    columns: dict[str, list[str]] = {
+        "title": [r.title for r in answer.items],
+        "item": [r.item for r in answer.items],
+        "score": [f"{r.score:.4f}" for r in answer.items],
+    }
+    if any(r.spread is not None for r in answer.items):
+        columns["spread"] = [f"{r.spread or 0:.4f}" for r in answer.items]
+        columns["in the list of"] = [f"{r.probability or 0:.0%} of draws" for r in answer.items]
+    show_table(title, tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def words(pairs: list[str] | None) -> dict[str, str]:
+    """`name=word` texts as a mapping. Raises: InvalidInput for anything else."""
+    out: dict[str, str] = {}
+    for pair in pairs or ():
+        name, separator, word = pair.partition("=")
+        if not (separator and name.strip() and word.strip()):
+            raise InvalidInput(
+                say("--context takes name=word", got=pair, remedy="For example: --context season=winter")
+            )
+        out[name.strip()] = word.strip()
+    return out
 
 
 def _check_question(
@@ -101,10 +145,18 @@ def _check_question(
 
 
 def _many(
-    model: Path, dataset: Dataset, users: str, to: Path, k: int, options: Options, run: RunConfig, json: Path | None
+    model: Path,
+    dataset: Dataset,
+    users: str,
+    to: Path,
+    k: int,
+    told: Mapping[str, str],
+    options: Options,
+    run: RunConfig,
+    json: Path | None,
 ) -> None:
     found = registry.load(model, device=run.device)
-    asked = Asked(found, dataset, users_of(dataset, users), k, options, run.seed)
+    asked = Asked(found, dataset, users_of(dataset, users), k, options, run.seed, told)
     machine = {
         "model": sha256(model / MANIFEST),
         "machine": {"device": run.device, "threads": run.threads, **registry.versions()},
@@ -118,9 +170,13 @@ def _many(
 
 
 def _history(
-    items: list[str] | None, item: list[str] | None, data: Path | None, user: str | None
+    items: list[str] | None,
+    item: list[str] | None,
+    data: Path | None,
+    user: str | None,
+    conditions: Iterable[str],
 ) -> tuple[list[str], dict[str, Any]]:
-    """Item ids, oldest first, and their times where the data knows them."""
+    """Item ids, oldest first; where the data knows them, their times, weights and what conditions the user meets."""
     if items is not None:
         return [name.strip() for text in items for name in text.split(",") if name.strip()], {}
     if data is None or user is None:
@@ -131,6 +187,6 @@ def _history(
         raise InvalidInput(unknown("user", user, dataset.users.items.ids))
     row = dataset.history().select(torch.tensor([number]))
     known = {"times_us": row.time_us, "weights": row.weight}
-    return dataset.catalog.items.decode(row.items.tolist()), {
-        name: values.tolist() for name, values in known.items() if values is not None
-    }
+    along: dict[str, Any] = {name: values.tolist() for name, values in known.items() if values is not None}
+    along["context"] = {name: found[number] for name, found in user_words(dataset, conditions).items() if found[number]}
+    return dataset.catalog.items.decode(row.items.tolist()), along

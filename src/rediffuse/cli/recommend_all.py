@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rich.text import Text
 from torch import Tensor
 
 from rediffuse.cli.console import console
+from rediffuse.data.context import user_words
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Model
@@ -49,6 +50,8 @@ class Asked:
     k: int
     options: Options = Options()
     seed: int = 0
+    context: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What is known of the moment, alike for all; what the data tells of each user is added."""
 
     def plan(self, machine: Mapping[str, object]) -> dict[str, Any]:
         """All that decides an answer, as JSON has it. Args: machine: model folder, device, threads and versions."""
@@ -59,6 +62,7 @@ class Asked:
             "k": self.k,
             "options": {name: str(value) for name, value in self.options.asked().items()},
             "seed": self.seed,
+            "context": dict(self.context),
             **machine,
         }
 
@@ -71,6 +75,7 @@ class Asked:
         history = self.dataset.history()
         # Ids are what data and model share: an item they number differently is translated, an unknown one left out.
         number = torch.from_numpy(self.model.items.encode(self.dataset.catalog.items.ids))
+        of_users = {name: found for name, found in self._of_users().items() if name not in self.context}
         user_ids, item_ids = (pl.Series(v.ids, dtype=pl.String) for v in (self.dataset.users.items, self.model.items))
 
         def of(users: Tensor) -> pl.DataFrame:
@@ -80,12 +85,22 @@ class Asked:
             events = history.select(users)
             known = replace(events, items=number[events.items])
             query = self.model.query(known.keep(known.items >= 0))
+            context = {name: codes[users] for name, codes in of_users.items()}
+            query = replace(query, context={**context, **self.model.context(self.context, len(users))})
             found = ask(
                 self.model.recommender, query, torch.arange(len(users)), self.k, options=self.options, seed=self.seed
             )
             return _frame(users, found, user_ids, item_ids)
 
         return of
+
+    def _of_users(self) -> dict[str, Tensor]:
+        """What the data tells of every user that the model is conditioned on, (U,) codes of the model, -1 unknown."""
+        words = self.model.conditions
+        return {
+            name: torch.tensor([words[name].index(w) if w in words[name] else -1 for w in found])
+            for name, found in user_words(self.dataset, words).items()
+        }
 
 
 def users_of(dataset: Dataset, text: str) -> Tensor:
@@ -185,6 +200,7 @@ def _join(paths: Sequence[Path], target: Path) -> None:
 
 def _frame(users: Tensor, found: Ranking, user_ids: pl.Series, item_ids: pl.Series) -> pl.DataFrame:
     row, place = (found.items >= 0).nonzero(as_tuple=True)
+    draws = {"spread": found.spread, "probability": found.probability}
     reason = torch.zeros(len(users), dtype=torch.int64) if found.fallback is None else found.fallback
     return pl.DataFrame(
         {
@@ -192,6 +208,7 @@ def _frame(users: Tensor, found: Ranking, user_ids: pl.Series, item_ids: pl.Seri
             "rank": pl.Series(place.numpy() + 1, dtype=pl.Int32),
             "item": item_ids.gather(found.items[row, place].numpy()),
             "score": pl.Series(found.scores[row, place].numpy(), dtype=pl.Float32),
+            **{name: t[row, place].numpy() for name, t in draws.items() if t is not None},
             "fallback": FALLBACKS.gather(reason[row].numpy()),
         }
     )

@@ -201,9 +201,10 @@ class Comparison:
         return found
 
     def _place(self, kind: str, recipe: registry.Recipe, protocol: Protocol, seed: int) -> Path | None:
-        """Where a piece of work is kept: under a hash of all that decides its outcome."""
+        """Where a piece of work is kept: under a hash of all that decides its outcome; other seeds beside it do not."""
         if self.keep is None:
             return None
+        protocol = protocol.model_copy(update={"seeds": (seed,)})
         facts = {**registry.versions(), **self.run.model_dump(mode="json"), "seed": seed}
         parts = [recipe.describe(), self.dataset.digest(), protocol.model_dump(mode="json"), facts]
         mark = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

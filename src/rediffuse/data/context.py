@@ -23,6 +23,8 @@ from rediffuse.protocols import Context
 from rediffuse.types import Ragged
 
 SEASON, PRICE_TIER = "season", "price_tier"
+NOT_WORDS = ("history", SEASON, PRICE_TIER)
+"""Names of conditions that no column can take."""
 SEASONS: Mapping[str, float] = {"spring": 0.29, "summer": 0.54, "autumn": 0.79, "winter": 0.04}
 """Share of the year in the middle of each season, northern half of the earth: mid April, July, October, January."""
 TIERS = ("low", "middle", "high")
@@ -33,9 +35,10 @@ MOST_WORDS = 1000
 def context_names(dataset: Dataset) -> list[str]:
     """What may be a condition on this data, besides the history."""
     names = [SEASON] if dataset.events.order == "time" else []
-    names += [PRICE_TIER] if "price" in dataset.catalog.attributes.columns else []
-    users = [n for n in dataset.users.attributes.columns if _words(dataset.users.attributes[n]) is not None]
-    return [*names, *dataset.events.contexts, *(n for n in users if n not in dataset.events.contexts)]
+    price = dataset.catalog.attributes.schema.get("price")
+    names += [PRICE_TIER] if price is not None and price.is_numeric() else []
+    declared = [name for name, words in dataset.events.contexts.items() if words and name not in NOT_WORDS]
+    return [*names, *declared, *_of_users(dataset)]
 
 
 def contexts_of(dataset: Dataset, names: Iterable[str], history: Ragged) -> dict[str, Context]:
@@ -121,6 +124,12 @@ def value_of(name: str, text: str, names: Sequence[str], time_zone: str = "UTC")
     return list(names).index(text)
 
 
+def user_words(dataset: Dataset, names: Iterable[str]) -> dict[str, list[str | None]]:
+    """Those of the names that tell of users -> the word of each user, None unknown."""
+    known = _of_users(dataset)
+    return {name: dataset.users.attributes[name].cast(pl.String).to_list() for name in names if name in known}
+
+
 def price_tiers(catalog: Catalog) -> Tensor:
     """The third of the catalog's prices that each item stands in, (I,) int64: 0 low .. 2 high, -1 unknown."""
     price = catalog.attributes["price"].cast(pl.Float64).fill_nan(None)
@@ -132,6 +141,12 @@ def price_tiers(catalog: Catalog) -> Tensor:
 def _categories(column: pl.Series) -> tuple[str, ...]:
     assert isinstance(column.dtype, pl.Enum)
     return tuple(column.dtype.categories)
+
+
+def _of_users(dataset: Dataset) -> list[str]:
+    """The columns of the users in words, but for those whose name means something else."""
+    table, others = dataset.users.attributes, {*NOT_WORDS, *dataset.events.contexts}
+    return [name for name in table.columns if name not in others and _words(table[name]) is not None]
 
 
 def _told(dataset: Dataset) -> list[str]:

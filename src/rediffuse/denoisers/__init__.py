@@ -2,5 +2,6 @@
 
 from rediffuse.denoisers.collapsed import Collapsed, collapse
 from rediffuse.denoisers.mlp import MLPDenoiser
+from rediffuse.denoisers.transformer import TransformerDenoiser
 
-__all__ = ["Collapsed", "MLPDenoiser", "collapse"]
+__all__ = ["Collapsed", "MLPDenoiser", "TransformerDenoiser", "collapse"]

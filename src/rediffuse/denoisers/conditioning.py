@@ -86,20 +86,31 @@ class Cycle(nn.Module):
 class Words(nn.Module):
     """One of several words."""
 
+    count: Tensor
+    """(), how many."""
+
     def __init__(self, count: int, width: int, *, generator: torch.Generator | None = None) -> None:
         """Args: count: number of words.   width: D."""
         super().__init__()
         self.table = nn.Parameter(torch.empty(count, width).normal_(0, width**-0.5, generator=generator))
+        self.register_buffer("count", torch.tensor(count))  # the table alone cannot tell that some of it is missing
 
     def forward(self, code: Tensor) -> Tensor:
         """Args: code: (B,) int64, -1 unknown. Returns: (B, D)."""
         return self.table[code.clamp(min=0)]
 
 
-def sizes_of(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, int]:
-    """What a conditioner was made for, read from its weights. Args: state: by the conditioner's own names."""
-    tables = (state.get(f"encoders.{place}.table") for place in range(len(names)))
-    return {name: 0 if table is None else len(table) for name, table in zip(names, tables, strict=True)}
+def sizes_of(state: Mapping[str, Tensor], names: Sequence[str], *, n_items: int | None = None) -> dict[str, int]:
+    """What a conditioner was made for, read from its state.
+
+    Args: state: by the conditioner's own names.   n_items: of the catalog; None: as many as the history's table has.
+    """
+    counts = (state.get(f"encoders.{place}.count") for place in range(len(names)))
+    sizes = {name: 0 if count is None else int(count) for name, count in zip(names, counts, strict=True)}
+    if HISTORY in sizes:
+        own = state.get(f"encoders.{names.index(HISTORY)}.table")
+        sizes[HISTORY] = n_items or (0 if own is None else len(own))
+    return sizes
 
 
 def newest(history: Ragged, length: int) -> Tensor:

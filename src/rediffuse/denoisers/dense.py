@@ -30,7 +30,7 @@ class Dense:
     def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
         """Those of some items. Args: points: (B, I).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""
         if items is None:
-            return points
+            return points.clone()  # whoever ranks scores may change them
         return points[:, items] if items.dim() == 1 else points.gather(1, items)
 
     def noise(self, source: Noise) -> Noise:

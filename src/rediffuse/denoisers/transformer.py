@@ -74,7 +74,7 @@ class TransformerDenoiser(nn.Module):
         order = token.argsort(stable=True)
         indptr = offsets(torch.bincount(token, minlength=len(x) * self.count))
         parted = SparseRows(indptr, x.items[order], x.values[order], x.width)
-        return parted.project(self.lift_weight).view(len(x), -1)
+        return parted.project(self.lift_weight).view(len(x), self.count * self.lift_weight.shape[1])
 
     def core(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """The blocks.

@@ -1,13 +1,21 @@
 """How a figure was made, as a value printed with it."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
 
 from rediffuse.config import FrozenConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidConfig, InvalidInput, say, unknown
 from rediffuse.evaluation.accuracy import METRICS
+from rediffuse.random import philox, stable_key
+from rediffuse.types import Ragged
+
+_SHARE = (0x73686172, 0x65)
+"""The stream of draws that decides what belongs to a share of the events."""
 
 
 class Phase(FrozenConfig):
@@ -28,6 +36,8 @@ class Protocol(FrozenConfig):
     """What to call it."""
     fit: tuple[str, ...] = Field(default=("train",), min_length=1)
     """The parts a method learns from."""
+    fit_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of what users met in those parts that is learned from: whole histories are given all the same."""
     refit: tuple[str, ...] = ()
     """The parts it learns from anew for the report, once settings and epochs are chosen; empty: there is no refit."""
     selection: Phase = Phase(relevant="valid", history=("train",), mask=("train",))
@@ -96,7 +106,17 @@ class Protocol(FrozenConfig):
 
     def of_model(self, trained: "Protocol") -> Self:
         """The same question put to a model trained under another protocol: what it learned from and was chosen on are facts."""
-        return self.model_copy(update={"fit": trained.fit, "refit": trained.refit, "selection": trained.selection})
+        facts = {name: getattr(trained, name) for name in ("fit", "fit_share", "refit", "selection")}
+        return self.model_copy(update=facts)
+
+    def learned(self, dataset: Dataset, parts: Sequence[str]) -> Ragged:
+        """The events of some parts that a method learns from, a row per user, oldest first.
+
+        Which item of which user belongs to a share is a function of their external ids: a larger share holds a smaller
+        one, and an item that a user met several times is kept or left whole.
+        """
+        history = dataset.history(*parts)
+        return history if self.fit_share == 1 else history.keep(_uniform(history, dataset) < self.fit_share)
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what would make a figure wrong.
@@ -139,6 +159,17 @@ class Protocol(FrozenConfig):
         out["split"] = dataset.split.recipe.model_dump(mode="json") if dataset.split else None
         out["leak"] = self.leaks(dataset)
         return out
+
+
+def _uniform(history: Ragged, dataset: Dataset) -> Tensor:
+    """A number in 0 .. 1 for each event, (n,) float64, by the ids of its user and item."""
+
+    def words(ids: Sequence[str], at: Tensor) -> tuple[Tensor, Tensor]:
+        keys = torch.tensor([stable_key(name) for name in ids], dtype=torch.int64)[at]
+        return keys & 0xFFFFFFFF, (keys >> 32) & 0xFFFFFFFF
+
+    pair = (*words(dataset.users.items.ids, history.rows), *words(dataset.catalog.items.ids, history.items))
+    return philox(pair, _SHARE)[0] / 2.0**32
 
 
 def protocol_for(dataset: Dataset, name: str | None = None, **changes: Any) -> Protocol:

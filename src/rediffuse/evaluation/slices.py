@@ -1,6 +1,7 @@
 """For whom a method works, and on which items: the selection metric on parts of the users and of the items."""
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from rediffuse.types import Fallback
 
 BANDS = (0, 1, 5, 10, 20, 50, 100)
 """Where each band of history lengths begins."""
+LABELS = tuple(
+    f"{low} events" if low == 0 else f"{low}-{high - 1} events" if high else f"{low}+ events"
+    for low, high in zip_longest(BANDS, BANDS[1:])
+)
+"""What each band is called."""
 
 
 def slices(scores: Scores, task: Task, data: FitData, metric: str) -> list[Slice]:
@@ -36,11 +42,14 @@ Part = tuple[str, str, NDArray[np.float64]]
 """What parts, which part, its users' values."""
 
 
+def bands(task: Task) -> NDArray[np.int64]:
+    """(U,) which of `BANDS` the history length of each user lies in."""
+    return np.searchsorted(BANDS, task.query.history.lengths.numpy(), side="right") - 1
+
+
 def _by_history(scores: Scores, task: Task, metric: str) -> Iterator[Part]:
-    band = np.searchsorted(BANDS, task.query.history.lengths.numpy(), side="right") - 1
-    for place, low in enumerate(BANDS):
-        high = f"-{BANDS[place + 1] - 1}" if place + 1 < len(BANDS) else "+"
-        label = f"{low}{'' if low == 0 else high} events"
+    band = bands(task)
+    for place, label in enumerate(LABELS):
         yield "history length", label, scores.of(metric)[band == place]
 
 

@@ -107,7 +107,9 @@ def protocol_words(protocol: Mapping[str, Any]) -> list[str]:
     """A protocol value as sentences; what it does not say is left out."""
     out: list[str] = []
     if protocol.get("fit"):
-        out.append(f"Methods learn from {listed(protocol['fit'])}.")
+        share = protocol.get("fit_share", 1)
+        of = f"{percent(share)} of what users met in " if share < 1 else ""
+        out.append(f"Methods learn from {of}{listed(protocol['fit'])}.")
     if protocol.get("refit"):
         out.append(f"With settings and epochs chosen, they learn anew from {listed(protocol['refit'])} for the report.")
     for key, use in (("selection", "Settings and epochs are chosen on"), ("report", "Figures are read on")):

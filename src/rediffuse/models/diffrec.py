@@ -32,7 +32,9 @@ from rediffuse.denoisers.transformer import TransformerDenoiser
 from rediffuse.models.gaussian import Chain, GaussianConfig, Objective, Plan, grounded, in_blocks, planned
 from rediffuse.noise.predictions import as_denoiser
 from rediffuse.protocols import Denoiser, FitContext, FitData, OnStep, Range, Tunable
+from rediffuse.samplers.draws import fanned
 from rediffuse.spaces.item_vectors import clusters, item_vectors
+from rediffuse.spaces.latent import joined_groups
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.moments import Moments, condition_of, drawn, examples, sizes_for
 from rediffuse.training.rows import generators, shuffled
@@ -50,7 +52,7 @@ class DiffRecConfig(GaussianConfig):
     """mlp: widths of the hidden layers; the authors' dims [200, 600] read (600, 200, 600) here."""
     time_width: int = Field(default=10, ge=2)
     """mlp: width of the time embedding."""
-    tokens: PositiveInt = 8
+    tokens: PositiveInt = 4
     """transformer: groups of items, each a token of the state; found by k-means on vectors of the items."""
     token_width: PositiveInt = 64
     """transformer: width of a token."""
@@ -64,6 +66,25 @@ class DiffRecConfig(GaussianConfig):
         if self.token_width % self.heads:
             raise ValueError(f"token_width = {self.token_width} must be a multiple of heads = {self.heads}")
         return self
+
+
+NEXT: Mapping[str, object] = {
+    "condition": ["history"],
+    "target": "next",
+    "start": "origin",
+    "schedule": "cosine",
+    "level_choice": "uniform",
+    "loss_weight": "none",
+    "condition_width": 256,
+    "condition_drop": 0.2,
+    "draws_start": "pure_noise",
+    "draws_temperature": 3.0,
+    "patience": 40,
+    "average": 0.999,
+}
+"""What the presets share whose x_0 is what comes next."""
+SEASON_SEEN: Mapping[str, object] = {"condition": ["season"], "patience": 40, "average": 0.99}
+SEASONAL: Mapping[str, object] = {"condition": ["history", "season"], "condition_width": 64, "horizon": 20}
 
 
 class DiffRec:
@@ -98,6 +119,11 @@ class DiffRec:
             # Controls: the same networks without any noise and in one pass, plain denoising auto-encoders.
             ("atelier-no-noise", 1e-3, (300, 100, 300), 1, 0.0, 0.001, 0.01, {"patience": 25}),
             ("ml-1m-clean-no-noise", 1e-3, (600, 200, 600), 1, 0.0, 0.005, 0.01, {}),
+            # The row as it is seen from a season.
+            ("atelier-season", 1e-3, (300, 100, 300), 5, 0.1, 0.001, 0.01, SEASON_SEEN),
+            # The next events given the history: chosen on the selection parts, as docs/cards/diffrec.md tells.
+            ("ml-1m-clean-next", 1e-3, (600, 200, 600), 10, 1.0, 0.0, 1.0, {**NEXT, "horizon": 5}),
+            ("atelier-next", 1e-3, (300, 100, 300), 10, 1.0, 0.0, 1.0, {**NEXT, **SEASONAL}),
             ("t-yelp-clean", 1e-5, (1000,), 5, 0.005, 0.001, 0.01, {"recency": "linear", "weight_min": 0.5}),
             ("t-amazon-book-clean", 1e-5, (1000,), 10, 5e-4, 0.001, 0.005, {"recency": "linear", "weight_min": 0.1}),
         )
@@ -134,7 +160,7 @@ class DiffRec:
         sizes = sizes_for(config.condition, data)
         groups = None
         if config.denoiser == "transformer":
-            groups = clusters(item_vectors(data.history, data.n_items, seed=context.run.seed), config.tokens)
+            groups = _groups(config, data, context)
         denoiser = network_of(config, data.n_items, sizes, groups, first)
         if context.initial is not None:
             take_over(denoiser, context.initial)
@@ -185,10 +211,12 @@ class DiffRec:
     ) -> tuple[Tensor, Denoiser, Condition | None]:
         """Run the chain of every draw: as `Plan.descend`."""
         config, weight = self.config, self.denoiser.lift_weight
-        everyone = query.fanned(plan.options.draws) if plan.options.draws > 1 else query
-        rows = weigh(everyone.history, config, self.n_items, everyone.at_us).to(weight.device, weight.dtype)
+        rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
+        cond = condition_of(config.condition, query, config.history_length)
+        if plan.options.draws > 1:
+            each = fanned(torch.arange(len(query), device=weight.device), plan.options.draws)
+            rows, cond = rows.select(each), None if cond is None else cond.select(each)
         source = plan.source(query, seed)
-        cond = condition_of(config.condition, everyone, config.history_length)
         return plan.descend(self.chain, plan.thin(rows, source), cond, source, on_step)
 
     def _ground(
@@ -209,9 +237,16 @@ class DiffRec:
         lift = state["lift_weight"]
         own = {name.removeprefix("conditioner."): t for name, t in state.items() if name.startswith("conditioner.")}
         groups = state["groups"] if config.denoiser == "transformer" else None
-        denoiser = network_of(config, len(lift), sizes_of(own, config.condition), groups, None)
+        denoiser = network_of(config, len(lift), sizes_of(own, config.condition, n_items=len(lift)), groups, None)
         denoiser.to(device, lift.dtype).load_state_dict(dict(state))
         return cls(config, denoiser.eval())
+
+
+def _groups(config: DiffRecConfig, data: FitData, context: FitContext) -> Tensor:
+    """The token of each item, (I,) int64; with an earlier model, its items stay where they are."""
+    vectors = item_vectors(data.history, data.n_items, seed=context.run.seed)
+    known = None if context.initial is None else context.initial.get("groups")
+    return clusters(vectors, config.tokens) if known is None else joined_groups(known.cpu(), vectors)
 
 
 def network_of(
@@ -251,6 +286,7 @@ class RowTraining:
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """As `Objective.loss`. Args: batch: row numbers (B,). Returns: loss, mse and level, (B,) each."""
-        x0, cond = drawn(self.rows, batch, self.config.condition_drop, generator)
-        values, _ = self.objective.loss(self.denoiser, x0.to(self.denoiser.lift_weight.dtype), cond, generator)
+        example, dtype = drawn(self.rows, batch, generator), self.denoiser.lift_weight.dtype
+        x0, wanted = (rows.dense().to(dtype) for rows in (example.row, example.wanted))
+        values, _ = self.objective.loss(self.denoiser, x0, example.cond, generator, wanted=wanted)
         return values

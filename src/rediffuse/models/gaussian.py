@@ -9,6 +9,7 @@
 | points of all draws -> one list | `grounded`, `samplers/draws.py` |
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +38,9 @@ from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
 
 THINNED = "thinned_history"
 StartName = Literal["history", "noised_history", "pure_noise", "origin", "thinned_history"]
-DRAWN = ("noised_history", "pure_noise", THINNED)
-"""Starts that differ from draw to draw."""
+NOISED = ("noised_history", "pure_noise")
+"""Starts that hold noise."""
+MOST_DRAWS = 1024
 
 
 class GaussianConfig(MomentConfig):
@@ -75,7 +77,10 @@ class GaussianConfig(MomentConfig):
     start: StartName = "history"
     """Where the reverse process begins."""
     draws_start: StartName | None = "thinned_history"
-    """Where it begins when several draws are asked for; none: where an ordinary answer does."""
+    """Where it begins when several draws are asked for; none: where an ordinary answer does. pure_noise instead of what
+    target = 'next' cannot use."""
+    draws_temperature: float = Field(default=1.0, ge=0)
+    """Factor on the noise of several draws, on top of `Options.temperature`: where draws carry information."""
     steps: PositiveInt | None = None
     """Reverse steps; none runs all levels. `Options.steps` overrides it without retraining."""
     guidance_low: PositiveInt = 1
@@ -98,6 +103,11 @@ class GaussianConfig(MomentConfig):
             raise ValueError(f"prediction = {self.prediction!r} needs noise; noise_scale is 0")
         if len(set(self.condition)) < len(self.condition):
             raise ValueError(f"a condition stands twice: {', '.join(self.condition)}")
+        if not self.guidance_low <= (self.guidance_high or self.levels) <= self.levels:
+            high = self.guidance_high
+            raise ValueError(
+                f"guidance_low = {self.guidance_low} .. guidance_high = {high} is no part of 1..{self.levels}"
+            )
         if self.target == "next" and (HISTORY not in self.condition or self.start not in ("origin", "pure_noise")):
             raise ValueError("target = 'next' needs the condition history, and start = 'origin' or 'pure_noise'")
         return self
@@ -127,11 +137,18 @@ class Objective:
         self.levels: UniformLevels = LEVELS[config.level_choice](config.levels).to(device)
 
     def loss(
-        self, network: Denoiser, x0: Tensor, cond: Condition | None, generator: torch.Generator
+        self,
+        network: Denoiser,
+        x0: Tensor,
+        cond: Condition | None,
+        generator: torch.Generator,
+        *,
+        wanted: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """w_t mean_i (prediction - target)_i^2 / p_t.
 
-        Args: network: answers as `prediction` says.   x0: (B, D).
+        Args: network: answers as `prediction` says.   x0: (B, D), what is noised.
+            wanted: (B, D), what the estimate of x_0 is compared with; None: x_0 itself.
         Returns: loss, mse and level, (B,) each; and what the network answered, (B, D).
         """
         t, p = self.levels.draw(len(x0), generator)
@@ -139,7 +156,9 @@ class Objective:
         if self.schedule.noisy:
             x_t = add_noise(x0, t, torch.empty_like(x0).normal_(generator=generator), self.schedule)
         answer = network(drop(x_t, self.config.dropout, generator), t, cond).to(x0.dtype)
-        wanted = x0 if self.config.prediction == "x0" else target(self.config.prediction, x_t, x0, t, self.schedule)
+        wanted = x0 if wanted is None else wanted
+        if self.config.prediction != "x0":
+            wanted = target(self.config.prediction, x_t, wanted, t, self.schedule)
         mse = (answer - wanted).square().mean(1).to(torch.float64)
         loss = self.weights[t] * mse
         self.levels.record(t, loss)
@@ -169,6 +188,8 @@ class Plan:
     fresh: bool
     """Whether noise is drawn on the way."""
     options: Options
+    thinning: float
+    """Share of a history that `thinned_history` leaves out."""
 
     @property
     def last(self) -> int:
@@ -193,7 +214,8 @@ class Plan:
         Args: rows: x_0 of the history, (B S, ..), as the chain lifts it.   cond: of B S subjects.
         Returns: the state (B S, H), what gives the points of an answer from it, guided, and the conditions.
         """
-        noise = chain.noise(lambda t, like: self.options.temperature * source(t, like))
+        warmth = self.options.temperature * (self.config.draws_temperature if self.options.draws > 1 else 1.0)
+        noise = chain.noise(lambda t, like: warmth * source(t, like))
         u = chain.lift(rows)
         if self.start != THINNED:
             u = STARTS[self.start](u, int(self.levels[0]), self.schedule, noise)
@@ -215,14 +237,20 @@ class Plan:
 
     def thin(self, rows: SparseRows, source: Noise) -> SparseRows:
         """What a draw is given of the history. Args: rows: (B S, I)."""
-        return thinned_history(rows, self.config.dropout, source) if self.start == THINNED else rows
+        return thinned_history(rows, self.thinning, source) if self.start == THINNED else rows
 
 
-def planned(name: str, config: GaussianConfig, options: Options) -> Plan:
-    """Decide how a question is answered. Args: name: of the method, for messages.
+def planned(name: str, config: GaussianConfig, options: Options, thinning: float | None = None) -> Plan:
+    """Decide how a question is answered.
 
+    Args: name: of the method, for messages.   thinning: share of the history that training left out; None: its dropout.
     Raises: InvalidConfig for an unknown start or impossible steps; UnsupportedOption where an option has no effect.
     """
+    thinning = config.dropout if thinning is None else thinning
+    if not 1 <= options.draws <= MOST_DRAWS:
+        raise InvalidConfig(say(f"draws must be 1..{MOST_DRAWS}", got=options.draws, remedy="32 is an ordinary number"))
+    if not 0 <= options.temperature < math.inf:
+        raise InvalidConfig(say("temperature must be 0 or more", got=options.temperature, remedy="1 is as configured"))
     schedule = config.noise_schedule()
     many = options.draws > 1
     start = options.start or (config.draws_start if many and config.draws_start else config.start)
@@ -236,19 +264,27 @@ def planned(name: str, config: GaussianConfig, options: Options) -> Plan:
     sampler, stochastic = config.make_sampler()
     noisy_walk = schedule.noisy and stochastic and len(levels) > 2
     fresh = noisy_walk and (config.sampling_noise or many)
-    drawn = (start in DRAWN and (schedule.noisy or start == THINNED)) or fresh
-    warm = fresh or (schedule.noisy and start in ("noised_history", "pure_noise"))
-    able = ["steps", "start"]
+    warm = fresh or (schedule.noisy and start in NOISED)
+    thins = start == THINNED and thinning > 0
+    if start == THINNED == options.start and not thins:
+        raise UnsupportedOption(
+            say(f"{name} cannot use 'start' = {start!r}: its training left nothing out of a history")
+        )
+    if many and not (warm or thins):
+        starts = [*(NOISED if schedule.noisy else ()), *([THINNED] if thinning > 0 else ())]
+        remedy = f"Set start to one of {', '.join(starts)}" if starts else "Leave draws out"
+        raise UnsupportedOption(say(f"{name} cannot use 'draws' from start {start!r}: nothing is drawn", remedy=remedy))
+    able = ["steps", "start", "draws"]
     able += ["temperature"] if warm else []
-    able += ["guidance_scale"] if config.condition else []
-    able += ["draws"] if drawn else []
+    able += ["guidance_scale"] if _guidable(config, levels) else []
     refuse_options(name, options.asked(), able)
-    if not 1 <= options.draws <= MOST_DRAWS:
-        raise InvalidConfig(say(f"draws must be 1..{MOST_DRAWS}", got=options.draws, remedy="32 is an ordinary number"))
-    return Plan(config, schedule, levels, start, sampler, fresh, options)
+    return Plan(config, schedule, levels, start, sampler, fresh, options, thinning)
 
 
-MOST_DRAWS = 1024
+def _guidable(config: GaussianConfig, levels: Tensor) -> bool:
+    """Whether guidance can act: the nulls were trained, and a level that is visited lies in its interval."""
+    inside = (levels >= config.guidance_low) & (levels <= (config.guidance_high or config.levels))
+    return bool(config.condition) and config.condition_drop > 0 and bool(inside.any())
 
 
 def in_blocks(query: Query, draws: int, width: int, answer: Callable[[Query], Ranking]) -> Ranking:
@@ -275,10 +311,8 @@ def grounded(
     top = TopK(score, n_items)
     if draws == 1:
         return top(points, k, seen=query.exclude, candidates=query.candidates).cpu()
-    each = points.view(len(query), draws, -1)
+    each = points.unflatten(0, (len(query), draws))
     ranking = top(each.mean(1), k, seen=query.exclude, candidates=query.candidates)
-    if not len(query):
-        return ranking.cpu()
     everyone = query.fanned(draws)
     lists = top(points, k, seen=everyone.exclude, candidates=everyone.candidates).items
-    return told(ranking, each, score, lists.view(len(query), draws, -1), n_items).cpu()
+    return told(ranking, each, score, lists.unflatten(0, (len(query), draws)), n_items).cpu()

@@ -42,15 +42,15 @@ def told(
     """
     batch, draws, _ = points.shape
     items = ranking.items.clamp(min=0)
-    scores = score(points.flatten(0, 1), fanned(items, draws)).view(batch, draws, -1)
-    spread = scores.to(torch.float64).std(dim=1, unbiased=draws > 1)
+    scores = score(points.flatten(0, 1), fanned(items, draws)).unflatten(0, (batch, draws)).to(torch.float64)
+    # Written out: Tensor.std warns of an empty batch.
+    spread = ((scores - scores.mean(1, keepdim=True)).square().sum(1) / max(draws - 1, 1)).sqrt()
     share = torch.empty_like(spread)
     for rows in torch.arange(batch, device=items.device).split(max(1, CELLS // max(n_items, 1))):
         flat = lists[rows].flatten(1)
-        counts = spread.new_zeros(len(rows), n_items + 1).scatter_add_(
-            1, torch.where(flat < 0, n_items, flat), spread.new_full(flat.shape, 1 / draws)
-        )
-        share[rows] = counts.gather(1, items[rows])
+        counts = torch.zeros(len(rows), n_items + 1, dtype=torch.int32, device=flat.device)
+        counts.scatter_add_(1, torch.where(flat < 0, n_items, flat), torch.ones_like(flat, dtype=torch.int32))
+        share[rows] = counts.gather(1, items[rows]).to(share.dtype) / draws
     there = ranking.items >= 0
     return replace(
         ranking,

@@ -35,14 +35,14 @@ def guided(
             named have 1.   levels: the lowest and the highest level at which guidance acts; None: all.
     Returns: `denoise` itself where every scale is 1.
     Raises: InvalidInput for an unknown name or a scale that is not finite.
+    Limits: a batch stands at one level; as many rows at once as it has branches, K + 1 at most.
     """
     weights = branch_weights(names, scale)
     if list(weights) == [()]:
         return denoise
 
     def lean(x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        acts = levels is None or levels[0] <= int(t[0]) <= levels[1]
-        if cond is None or not acts or not len(t):
+        if cond is None or not len(t) or (levels and not levels[0] <= int(t[0]) <= levels[1]):
             return denoise(x_t, t, cond)
         count = len(weights)
         branches = Condition.joined([cond.without(absent) for absent in weights])

@@ -37,22 +37,27 @@ def origin(x: Tensor, t: int, schedule: Schedule, noise: Noise) -> Tensor:
 
 
 def thinned_history(rows: SparseRows, share: float, noise: Noise) -> SparseRows:
-    """A history of which each event is left out with a chance of `share`, the others scaled up by 1 / (1 - share).
+    """A history of which each item is left out with a chance of `share`; where none would be left, all stay.
+
+        kept items are scaled up by (1 - share^n) / (1 - share) for a history of n, so that the mean is the history
 
     The corruption that a row denoiser learned to mend is this one where its noise is small: what it leaves differs from
-    draw to draw, and so do the answers. An event that the history has alone is never left out.
+    draw to draw, and so do the answers. A single item always stays.
 
-    Args: rows: (B, I).   noise: of each query; its level 0 is used, which no chain draws for.
+    Args: rows: (B, I).   share: 0 .. 1, 1 excluded.   noise: of each query; its level 0 is used, which no chain draws for.
+    Returns: (B, I), explicit zeros where an item is left out.
     """
     at = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), rows.lengths)
-    place = torch.arange(len(at), device=rows.device) - rows.indptr[at]
+    # Items meet their draws in the order of their numbers: that in which a row stands may depend on its batch mates.
+    place = torch.empty_like(at)
+    place[(at * rows.width + rows.items).argsort()] = torch.arange(len(at), device=rows.device) - rows.indptr[at]
     widest = int(rows.lengths.max()) if len(rows) else 0
     draws = noise(0, rows.values.new_empty(len(rows), max(widest, 1), dtype=torch.float64))
     kept = torch.special.ndtr(draws)[at, place] >= share
-    lonely = torch.zeros(len(rows), device=rows.device).index_add_(0, at, kept.float()) == 0
-    kept = kept | lonely[at]
-    factor = torch.where(lonely, 1.0, 1 / (1 - share))[at]
-    return SparseRows(rows.indptr, rows.items, rows.values * kept * factor.to(rows.values.dtype), rows.width)
+    whole = torch.zeros_like(rows.lengths).index_add_(0, at, kept.long()) == 0
+    scale = (1 - share ** rows.lengths.to(torch.float64)) / (1 - share)
+    factor = torch.where(whole, 1.0, scale)[at] * (kept | whole[at])
+    return SparseRows(rows.indptr, rows.items, rows.values * factor.to(rows.values.dtype), rows.width)
 
 
 STARTS: Mapping[str, Start] = {

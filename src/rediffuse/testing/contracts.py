@@ -7,6 +7,7 @@ second on the tiny embedded world. Samplers and schedules are given to a subclas
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,6 +64,8 @@ class RecommenderContract:
         "rank": 2,
     }
     """What lets a method learn 40 users well."""
+    learned: ClassVar[float] = 1.0
+    """Share of the answers on the checkerboard that must be right; guessing gets .4."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """One test for each method, and for each option where a test asks for one."""
@@ -102,16 +105,36 @@ class RecommenderContract:
             assert_close(subject.method.recommend(query.select(at), K, seed=3), _rows(whole, at))
 
     def test_draws_of_a_batch_agree_with_a_single_query(self, subject: Subject) -> None:
-        """The same for an answer that begins in noise; another seed gives another one."""
-        options = _honoured(subject, Options(start="pure_noise"))
-        if options is None:
+        """The same for an answer that begins in noise, and for several at once; another seed gives another one."""
+        kinds = [o for o in map(partial(_honoured, subject), (Options(start="pure_noise"), Options(draws=3))) if o]
+        if not kinds:
             pytest.skip("draws nothing")
         query = subject.query
-        whole = subject.method.recommend(query, K, options=options, seed=3)
-        for row in range(0, len(query), 11):
-            at = torch.tensor([row])
-            assert_close(subject.method.recommend(query.select(at), K, options=options, seed=3), _rows(whole, at))
-        assert changed(subject.method.recommend(query, K, options=options, seed=4), whole)
+        for options in kinds:
+            whole = subject.method.recommend(query, K, options=options, seed=3)
+            for row in range(0, len(query), 11):
+                at = torch.tensor([row])
+                assert_close(subject.method.recommend(query.select(at), K, options=options, seed=3), _rows(whole, at))
+            assert changed(subject.method.recommend(query, K, options=options, seed=4), whole)
+
+    def test_several_draws_say_how_sure_they_are(self, subject: Subject) -> None:
+        """A spread of 0 or more and a share of the draws for each place; of a whole catalog every draw holds all."""
+        options = _honoured(subject, Options(draws=4))
+        if options is None:
+            pytest.skip("draws nothing")
+        ranking = subject.method.recommend(subject.query, K, options=options)
+        assert ranking.spread is not None
+        assert ranking.probability is not None
+        assert ranking.probability_of in ("top_k", "consumption")
+        assert ranking.spread.shape == ranking.probability.shape == ranking.items.shape
+        assert bool((ranking.spread >= 0).all())
+        assert bool(((ranking.probability >= 0) & (ranking.probability <= 1)).all())
+        if ranking.probability_of == "top_k":
+            assert bool((ranking.probability.sum(1) <= K + 1e-4).all())
+            free = replace(subject.query, exclude=None)
+            whole = subject.method.recommend(free, subject.n_items, options=options).probability
+            assert whole is not None
+            assert bool((whole == 1).all())
 
     def test_the_same_seed_gives_the_same_list(self, subject: Subject) -> None:
         """To the last bit, with every option that is honoured."""
@@ -155,9 +178,11 @@ class RecommenderContract:
         assert bool((subject.method.recommend(nothing, K).items == -1).all())
 
     def test_nobody_may_ask(self, subject: Subject) -> None:
-        """A batch of no queries gets no lists."""
+        """A batch of no queries gets no lists, whatever it asks for."""
         query = subject.query.select(torch.zeros(0, dtype=torch.int64))
-        assert subject.method.recommend(query, K).items.shape == (0, K)
+        for name, value in OPTIONS.items():
+            options = _honoured(subject, replace(Options(), **{name: value})) or Options()
+            assert subject.method.recommend(query, K, options=options).items.shape == (0, K)
         assert subject.fitted.model.recommend(query, K).items.shape == (0, K)
 
     def test_a_posted_history_needs_no_user_and_no_times(self, subject: Subject) -> None:
@@ -279,7 +304,7 @@ class RecommenderContract:
 
     def test_data_without_order_is_taken_or_refused(self, name: str) -> None:
         """In one sentence that says what is missing."""
-        chosen = small_recipe(name, self.settings)
+        chosen = small_recipe(name, {**self.checkerboard_settings, "epochs": 1})
         data = checkerboard()
         bare = replace(data, history=Ragged(data.history.indptr, data.history.items), order="none")
         try:
@@ -302,8 +327,12 @@ class RecommenderContract:
         method, _ = on_checkerboard(name, self.checkerboard_settings)
         histories = [list(range(colour, SQUARES, 2))[at : at + 4] for colour in (0, 1) for at in range(8)]
         ranking = method.recommend(Query.from_history(Ragged.of(histories)), SQUARES // 2 - 4)
-        for row, history in zip(ranking.items.tolist(), histories, strict=True):
-            assert set(row) == set(range(history[0] % 2, SQUARES, 2)) - set(history)
+        right = [
+            item % 2 == history[0] % 2 and item not in history
+            for row, history in zip(ranking.items.tolist(), histories, strict=True)
+            for item in row
+        ]
+        assert sum(right) >= self.learned * len(right)
 
 
 class ScheduleContract:

@@ -59,7 +59,7 @@ def match(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     for ours in given:
         if ours not in KNOWN:
             raise InvalidInput(unknown("name", ours, KNOWN))
-    found = {ours: _given(ours, theirs, columns) for ours, theirs in given.items() if theirs}
+    found = {ours: match_column(ours, theirs, columns) for ours, theirs in given.items() if theirs}
     for ours in KNOWN:
         if ours in given and not (ours in _REQUIRED and not given[ours]):
             continue
@@ -74,6 +74,15 @@ def match(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
     if found["user"] == found["item"]:
         raise InvalidInput(say(f"Column {found['user']!r} cannot mean both user and item", remedy="Pass two columns"))
     return {ours: found[ours] for ours in KNOWN if ours in found}
+
+
+def match_column(ours: str, theirs: str, columns: Sequence[str]) -> str:
+    """The one column that is called so, or likewise. Raises: InvalidInput when there is none, or several."""
+    fits = [theirs] if theirs in columns else [c for c in columns if plain(c) == plain(theirs)]
+    if len(fits) != 1:
+        shown = ", ".join(map(repr, columns))
+        raise InvalidInput(say(f"There is no column {theirs!r} for {ours!r}", remedy=f"Columns: {shown}"))
+    return fits[0]
 
 
 def match_id(columns: Sequence[str], ours: str, like: str) -> str:
@@ -107,14 +116,6 @@ def attribute_names(columns: Sequence[str], identity: str, *, title: bool) -> di
             names[column] = free
             taken.add(free)
     return names
-
-
-def _given(ours: str, theirs: str, columns: Sequence[str]) -> str:
-    fits = [theirs] if theirs in columns else [c for c in columns if plain(c) == plain(theirs)]
-    if len(fits) != 1:
-        shown = ", ".join(map(repr, columns))
-        raise InvalidInput(say(f"There is no column {theirs!r} for {ours!r}", remedy=f"Columns: {shown}"))
-    return fits[0]
 
 
 def _fitting(names: Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -11,16 +11,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
+from rediffuse.data.context import MOST_WORDS, PRICE_TIER, SEASON
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers.names import attribute_names, match, match_id
+from rediffuse.data.importers.names import attribute_names, match, match_column, match_id
 from rediffuse.data.importers.reading import Table, open_table, stem
 from rediffuse.data.importers.times import Clock, TimeUnit
 from rediffuse.data.importers.values import Words, read_ids, read_numbers, read_text, refuse_row
-from rediffuse.data.interactions import Order
+from rediffuse.data.interactions import CONTEXT, Order
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 _NAMES = {"time": "time_us"}
+_TAKEN = (SEASON, PRICE_TIER, "history")
+"""Conditions that are known without a declared column."""
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 
@@ -33,6 +36,7 @@ def load(
     time_unit: TimeUnit = "auto",
     items: Path | None = None,
     users: Path | None = None,
+    contexts: Mapping[str, str] | None = None,
     name: str | None = None,
     time_zone: str = "UTC",
     rules: EventRules | None = None,
@@ -44,6 +48,7 @@ def load(
         order: None: "time" when there is a time column, else "none"; "sequence": rows stand in the order of events.
         time_unit: what numbers in the time column count; times without offset are UTC.
         items, users: tables of attributes with an id column.
+        contexts: name -> column of words that tell of the moment of an event: its device, its channel.
         time_zone: the shop's, for seasons.
         rules: which events count, and how much; None: all alike.
     Raises: InvalidInput when a file cannot be read, a column is missing or ambiguous, or a value is not what its
@@ -59,8 +64,11 @@ def load(
     if order == "time" and "time" not in found:
         shown = ", ".join(map(repr, table.columns))
         raise InvalidInput(say(f"No column is called like 'time'. Columns: {shown}", remedy="Pass --map time=COLUMN"))
-    frame = _events(table, found, time_unit)
+    told = _contexts(table, contexts or {})
+    frame = _events(table, {**found, **told}, time_unit)
     facts: dict[str, Any] = {"format": table.format, "source": source.name, "columns": found, "rows": frame.height}
+    if told:
+        facts["contexts"] = {column.removeprefix(CONTEXT): _count_words(frame[column], told[column]) for column in told}
     tables: dict[str, pl.DataFrame] = {}
     for what, path in (("item", items), ("user", users)):
         if path is not None:
@@ -88,6 +96,7 @@ def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFr
         "value": read_numbers,
         "group": Words().read,
         "event_id": read_text,
+        **{name: Words().read for name in found if name.startswith(CONTEXT)},
     }
     parts: list[pl.DataFrame] = []
     before = 0
@@ -99,6 +108,32 @@ def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFr
     if not before:
         raise InvalidInput(say(f"{table.name!r} has no rows", remedy="Check that it is the file of events"))
     return pl.concat(parts)
+
+
+def _contexts(table: Table, given: Mapping[str, str]) -> dict[str, str]:
+    """Our column -> theirs. Raises: InvalidInput for a column that is not there, or a name that is taken."""
+    for name in given:
+        if name in _TAKEN:
+            remedy = f"Give it another: --context my_{name}={given[name]}"
+            raise InvalidInput(
+                say("A context cannot take the name of a condition that is known anyway", got=name, remedy=remedy)
+            )
+    return {CONTEXT + name: match_column(name, theirs, table.columns) for name, theirs in given.items()}
+
+
+def _count_words(column: pl.Series, theirs: str) -> int:
+    """How many different words a context has. Raises: InvalidInput when it has none, or too many to tell moments apart."""
+    count = column.drop_nulls().n_unique()
+    if not 1 <= count <= MOST_WORDS:
+        remedy = "Take a column of few words, such as the device or the channel"
+        raise InvalidInput(
+            say(
+                f"Column {theirs!r} is no context: it has {count:,} different words",
+                allowed=f"1..{MOST_WORDS}",
+                remedy=remedy,
+            )
+        )
+    return count
 
 
 def _attributes(table: Table, what: str, like: str) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from rediffuse.evaluation.figures.accuracy import Dot, accuracy, parts
 from rediffuse.evaluation.figures.canvas import MISSING, NARROW, ROLES, SERIES, WIDE, require_plotting
 from rediffuse.evaluation.figures.cost import Spot, cost
 from rediffuse.evaluation.figures.steps import Column, Line, ranks, steps
+from rediffuse.evaluation.figures.sweeps import Swept, Trace, sweeps
 from rediffuse.evaluation.figures.training import Curve, Tried, curves, tried
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Dot",
     "Line",
     "Spot",
+    "Swept",
+    "Trace",
     "Tried",
     "accuracy",
     "cost",
@@ -25,5 +28,6 @@ __all__ = [
     "ranks",
     "require_plotting",
     "steps",
+    "sweeps",
     "tried",
 ]

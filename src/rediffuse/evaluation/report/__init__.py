@@ -18,11 +18,19 @@ from rediffuse.evaluation.report.values import (
     Walk,
     WalkItem,
 )
-from rediffuse.evaluation.report.write import read_report, require_report, write_markdown, write_report
+from rediffuse.evaluation.report.write import (
+    PAGES,
+    read_report,
+    require_report,
+    write_markdown,
+    write_page,
+    write_report,
+)
 from rediffuse.evaluation.statistics import Interval
 
 __all__ = [
     "ALPHA",
+    "PAGES",
     "ROLES",
     "CoursePoint",
     "Interval",
@@ -40,5 +48,6 @@ __all__ = [
     "read_report",
     "require_report",
     "write_markdown",
+    "write_page",
     "write_report",
 ]

@@ -22,6 +22,10 @@ _TITLES = {
     "answer": "By where the answer came from",
 }
 """Ways of parting users and items, as headings."""
+_BOLD = (
+    "The best mean of a column is bold. Overlapping intervals do not decide between two methods: the paired differences "
+    "below do."
+)
 _SHAPES = {role: shape for role, (_, shape) in figures.ROLES.items()}
 
 
@@ -46,11 +50,7 @@ def accuracy(report: Report, results: Sequence[Result]) -> Section:
     blocks: list[Block] = [
         Picture(lambda w, n: figures.accuracy(dots, line, metric=report.select_by, width=w, name=n), caption, key),
         _metrics("Accuracy: mean over users with its 95\u00a0% interval", shown, results, report.references),
-        Text(
-            "The best mean of a column is bold. Overlapping intervals do not decide between two methods: the paired "
-            "differences below do.",
-            "note",
-        ),
+        *([Text(_BOLD, "note")] if len(results) > 1 else []),
         Text(_users(results), "note"),
     ]
     if folded:
@@ -60,7 +60,7 @@ def accuracy(report: Report, results: Sequence[Result]) -> Section:
         blocks.append(Details("What each metric says", [Terms(terms)]))
     if report.references:
         blocks += _references(report, results)
-    return Section("accuracy", "Accuracy of each method", blocks)
+    return Section("accuracy", "Accuracy of each method" if len(results) > 1 else "Accuracy", blocks)
 
 
 def paired(report: Report) -> Section:
@@ -132,15 +132,24 @@ def key_of(results: Sequence[Result], *more: str) -> list[Mark]:
     return [Mark(_SHAPES[role], role, MEANT[role]) for role in MEANT if role in there]
 
 
+def measured(value: Interval | None, best: float | None = None, places: int = 4) -> Cell:
+    """A mean above its interval, strong where it is the `best`; a dash where undefined."""
+    if value is None or not math.isfinite(value.mean):
+        return Cell("–")
+    alone = value.low == value.high == value.mean or not math.isfinite(value.low)
+    small = "" if alone else f"{wording.mean(value.low, places)}–{wording.mean(value.high, places)}"
+    return Cell(wording.mean(value.mean, places), small, strong=round(value.mean, 4) == best)
+
+
 def _metrics(caption: str, names: Sequence[str], results: Sequence[Result], references: Sequence[Reference]) -> Table:
-    best = {name: _best(name, results) for name in names}
+    best = {name: _best(name, results) for name in names} if len(results) > 1 else {}
     rows = [
-        [_method(r), *(_value(r.metrics.get(name), best[name]) for name in names)]
+        [_method(r), *(measured(r.metrics.get(name), best.get(name)) for name in names)]
         for r in results
         if any(name in r.metrics for name in names)
     ]
     above = [
-        [Cell(f"{r.name} (reference)", role="reference"), *(_value(r.metrics.get(name)) for name in names)]
+        [Cell(f"{r.name} (reference)", role="reference"), *(measured(r.metrics.get(name)) for name in names)]
         for r in references
         if any(name in r.metrics for name in names)
     ]
@@ -148,7 +157,7 @@ def _metrics(caption: str, names: Sequence[str], results: Sequence[Result], refe
 
 
 def _lists(caption: str, names: Sequence[str], results: Sequence[Result]) -> Table:
-    rows = [[_method(r), *(_value(r.beyond.get(name), places=3) for name in names)] for r in results]
+    rows = [[_method(r), *(measured(r.beyond.get(name), places=3) for name in names)] for r in results]
     return Table(caption, ("method", *names), rows)
 
 
@@ -161,7 +170,7 @@ def _references(report: Report, results: Sequence[Result]) -> list[Block]:
         for reference in report.references:
             gap, share = reference.gaps.get(result.method), reached(report, reference, result.method)
             low_high = f"{wording.percent(share[1])} to {wording.percent(share[2])}" if share else ""
-            row += [_value(gap), Cell(wording.percent(share[0]) if share else "–", low_high)]
+            row += [measured(gap), Cell(wording.percent(share[0]) if share else "–", low_high)]
         rows.append(row)
     if any(reference.gaps for reference in report.references):
         head = [title for r in report.references for title in (f"to {r.name}", "reached")]
@@ -197,7 +206,7 @@ def _by(report: Report, by: str, results: Sequence[Result]) -> Section:
     rows = [
         [
             _method(r),
-            *(_value(one.value if (one := found.get((r.method, label))) else None, best[label]) for label in labels),
+            *(measured(one.value if (one := found.get((r.method, label))) else None, best[label]) for label in labels),
         ]
         for r in there
     ]
@@ -221,14 +230,6 @@ def _dot(label: str, role: str, value: Interval | None) -> figures.Dot:
 
 def _method(result: Result) -> Cell:
     return Cell(result.method, role=result.role)
-
-
-def _value(value: Interval | None, best: float | None = None, places: int = 4) -> Cell:
-    if value is None or not math.isfinite(value.mean):
-        return Cell("–")
-    alone = value.low == value.high == value.mean or not math.isfinite(value.low)
-    small = "" if alone else f"{wording.mean(value.low, places)}–{wording.mean(value.high, places)}"
-    return Cell(wording.mean(value.mean, places), small, strong=round(value.mean, 4) == best)
 
 
 def _best(metric: str, results: Sequence[Result]) -> float | None:

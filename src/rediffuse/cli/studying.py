@@ -1,0 +1,110 @@
+"""The studies that `evaluate` runs: which flag is which study, what each needs of a model, and whom it is held against."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rediffuse import registry
+from rediffuse.artifacts import ModelFolder, read_model
+from rediffuse.baselines.popularity import Popularity
+from rediffuse.cli.console import waiting
+from rediffuse.errors import InvalidInput, say
+from rediffuse.evaluation.protocol import Protocol
+from rediffuse.evaluation.studies.diversity import diversity_front
+from rediffuse.evaluation.studies.guidance import guidance_sweep
+from rediffuse.evaluation.studies.samplers import sampler_sweep
+from rediffuse.evaluation.studies.sparsity import by_history
+from rediffuse.evaluation.studies.uncertainty import uncertainty
+from rediffuse.evaluation.study import Examined, Study
+from rediffuse.protocols import Recommender
+from rediffuse.samplers import SAMPLERS
+
+Rivals = Sequence[tuple[str, Recommender]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all studies of one command share."""
+
+    examined: Examined
+    folder: ModelFolder
+    rivals: Rivals
+    device: str
+
+    def run(self, names: Sequence[str]) -> dict[str, Study]:
+        """One study after the other, by name."""
+        out: dict[str, Study] = {}
+        for name in names:
+            with waiting(f"Studying {name.replace('-', ' ')}"):
+                out[name] = STUDIES[name](self)
+        return out
+
+    @property
+    def popularity(self) -> Recommender:
+        """The control, from what the model learned from."""
+        return Popularity(self.folder.popularity)
+
+    def by_history(self) -> Study:
+        """Against the rivals and popularity."""
+        return by_history(self.examined, [*self.rivals, ("popularity", self.popularity)])
+
+    def samplers(self) -> Study:
+        """The same weights under each sampler, walking the means."""
+        plain = {"eta": 0.0, "sampling_noise": False}
+        remade = {
+            name: registry.restore(
+                replace(self.folder, config={**self.folder.config, **plain, "sampler": name}), self.device
+            )[1]
+            for name in SAMPLERS
+        }
+        return sampler_sweep(self.examined, remade, self.folder.config["levels"])
+
+
+STUDIES: Mapping[str, Callable[[Bench], Study]] = {
+    "calibration": lambda bench: uncertainty(bench.examined, bench.popularity),
+    "diversity-front": lambda bench: diversity_front(bench.examined, bench.rivals),
+    "by-history": Bench.by_history,
+    "guidance": lambda bench: guidance_sweep(bench.examined, bench.folder.config["condition"]),
+    "samplers": Bench.samplers,
+}
+"""Flag of `evaluate` -> what it runs."""
+
+
+def protocol_of(folder: ModelFolder) -> Protocol:
+    """The protocol a model was trained under."""
+    return Protocol.make({key: folder.protocol[key] for key in Protocol.model_fields if key in folder.protocol})
+
+
+def check(names: Sequence[str], folder: ModelFolder) -> None:
+    """Refuse, before any work, what this model cannot be studied for. Raises: InvalidInput."""
+    if "guidance" in names and not folder.config.get("condition"):
+        remedy = "Train one with: rediffuse train diffrec --set condition=season"
+        raise InvalidInput(
+            say(f"--guidance needs a model with a condition; this {folder.method} has none", remedy=remedy)
+        )
+    if "samplers" in names and "sampler" not in folder.config:
+        remedy = "Leave it out, or take a diffusion model"
+        raise InvalidInput(
+            say(f"--samplers needs a model with a reverse process; {folder.method} has none", remedy=remedy)
+        )
+
+
+def rivals_of(paths: Sequence[Path], folder: ModelFolder, device: str) -> Rivals:
+    """Other models by the names of their folders. Raises: InvalidInput for one that learned from anything else."""
+    out: dict[str, Recommender] = {}
+    for path in paths:
+        rival = read_model(path)
+        facts = [_learned(one) for one in (rival, folder)]
+        if rival.items != folder.items or facts[0] != facts[1]:
+            remedy = "Train both on one dataset under one protocol"
+            raise InvalidInput(say("A rival has learned from other data than the model", got=str(path), remedy=remedy))
+        name = path.resolve().name
+        taken = (folder.method, "popularity", *out)
+        out[str(path) if name in taken else name] = registry.restore(rival, device)[1]
+    return list(out.items())
+
+
+def _learned(folder: ModelFolder) -> tuple[object, ...]:
+    """What a model has learned from."""
+    protocol = protocol_of(folder)
+    return folder.data.get("content_sha256"), protocol.fit, protocol.fit_share, protocol.refit
