@@ -76,15 +76,16 @@ def uncertainty() -> list[str]:
 
 def guidance() -> list[str]:
     """Season on Atelier, scale by scale."""
-    found = _read("studies-atelier-season.json")["studies"]["guidance"]["scales"]
-    names = ("ndcg@10", "season auroc", "share of the season", "share before")
+    found = _read("guidance-atelier-season.json")["studies"]["guidance"]["scales"]
+    names = ("ndcg@10", "season auroc", "opposite season auroc", "share of the season", "share before")
     rows = [(scale, *(_interval(values[name]) for name in names)) for scale, values in found.items()]
     return [
         "## Asking for another season",
         "",
-        "`rediffuse evaluate MODEL --data atelier --guidance`, diffrec:atelier-season. AUROC: the chance that asking for a season",
-        "raises an item of it by more than one of another season (wanted: .8, not reached; the term of the season in the world's own",
-        "formula reaches .89). Share: places among the first 10 with items of the season asked for, and with the season as it is.",
+        "`rediffuse evaluate MODEL --data DATA --guidance`, diffrec:atelier-season of seed 1 on Atelier small. AUROC: the chance that",
+        "asking for a season raises an item of it by more than one of another season, over all seasons that were not on and for the",
+        "opposite one alone (wanted: .8; the term of the season in the world's own formula reaches .89 over all). Share: places among",
+        "the first 10 with items of the season asked for, and with the season as it is.",
         "",
         *_table(("guidance scale", *names), rows),
     ]
@@ -156,10 +157,10 @@ def sparsity() -> list[str]:
         wanted = [m for m in next(iter(shares.values()))["methods"] if m.startswith("diffrec") or preset == "atelier"]
         rows += [(m, *(_interval(s["methods"][m]["recall@20"]) for s in shares.values())) for m in wanted]
     out += _table(("method", *_read("sparsity-atelier.json")["shares"]), rows)
-    posted = _read("diversity-atelier-next.json")["studies"]["by-history"]["posted"]
+    posted = _read("guidance-atelier-season.json")["studies"]["by-history"]["posted"]
     rows = []
     for method in next(iter(posted.values()))["methods"]:
-        label = {"diffrec": "diffrec:atelier-next"}.get(method, method.partition("-")[0])
+        label = "diffrec:atelier-season" if method == "diffrec" else method
         rows.append((label, *(_interval(p["methods"][method]["ndcg@20"]) for p in posted.values())))
     out += ["", "ndcg@20 there when only the newest events of every user are posted (`evaluate --by-history`):", ""]
     return [*out, *_table(("method", *posted), rows)]

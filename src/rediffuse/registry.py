@@ -26,6 +26,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.denoisers.conditioning import HISTORY
 from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, say, unknown
+from rediffuse.evaluation.consumption import Calibrated, fit_calibrator
 from rediffuse.evaluation.evaluate import Task, evaluate
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Model
@@ -223,7 +224,7 @@ def fit(
     protocol.check(dataset)
     run = run.resolve()
     data = _fit_data(dataset, protocol, protocol.fit, chosen)
-    initial = None if earlier is None else _initial(earlier, dataset, data.contexts)
+    initial = None if earlier is None else _initial(earlier, dataset, chosen, data.contexts)
     popularity = data.users_per_item()
     task = Task.of(dataset, protocol.selection)
     only = protocol.only(protocol.select_by)
@@ -244,6 +245,7 @@ def fit(
     seconds = time.perf_counter() - began
     selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
     control = evaluate(Popularity(popularity), task, protocol, seed=run.seed) if refit else None
+    calibrator = fit_calibrator(WithFallback(method, popularity), task, popularity, seed=run.seed) if refit else None
     best = max((p.epoch for p in course if p.best), default=0)
     parts = protocol.fit
     if refit and protocol.refit:
@@ -288,6 +290,7 @@ def fit(
             **({"course": [course_json(p) for p in course]} if course else {}),
         },
         vectors=vectors,
+        calibrator=calibrator,
     )
     return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
 
@@ -320,7 +323,9 @@ def _learned(earlier: ModelFolder) -> list[dict[str, Any]]:
     return [*earlier.data.get("earlier", []), own]
 
 
-def _initial(earlier: ModelFolder, dataset: Dataset, contexts: Mapping[str, Context]) -> Mapping[str, Tensor]:
+def _initial(
+    earlier: ModelFolder, dataset: Dataset, chosen: Recipe, contexts: Mapping[str, Context]
+) -> Mapping[str, Tensor]:
     """What an earlier model learned, once it is clear that it fits. Raises: InvalidInput when it does not."""
     if dataset.catalog.items.ids[: len(earlier.items)] != earlier.items:
         raise InvalidInput(
@@ -329,17 +334,37 @@ def _initial(earlier: ModelFolder, dataset: Dataset, contexts: Mapping[str, Cont
                 remedy="Let `train --from` number them, or use Dataset.numbered_like",
             )
         )
-    for name, words in earlier.data.get("contexts", {}).items():
+    # A network knows its conditions by their places.
+    conditions = list(chosen.conditions)
+    if conditions != (known := list(earlier.config.get("condition", ()))):
+        raise InvalidInput(
+            say(
+                "The conditions are not those of the earlier model, in its order",
+                got=conditions,
+                allowed=known,
+                remedy="Leave them as they were, or train from scratch",
+            )
+        )
+    check_words(earlier, contexts, who="the earlier model", remedy="Train from scratch")
+    return earlier.tensors
+
+
+def check_words(folder: ModelFolder, contexts: Mapping[str, Context], *, who: str, remedy: str) -> None:
+    """Refuse conditions whose words are not those of a model, which knows them by their places.
+
+    Args: contexts: of some data; a condition of which it tells nothing is no harm.   who, remedy: for the message.
+    Raises: InvalidInput.
+    """
+    for name, words in folder.data.get("contexts", {}).items():
         if name in contexts and list(contexts[name].names) != words:
             raise InvalidInput(
                 say(
-                    f"The values of the condition {name!r} are not those that the earlier model knows",
+                    f"The values of the condition {name!r} are not those that {who} knows",
                     got=list(contexts[name].names),
                     allowed=words,
-                    remedy="Train from scratch",
+                    remedy=remedy,
                 )
             )
-    return earlier.tensors
 
 
 def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommender]:
@@ -367,8 +392,10 @@ def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommen
 
 
 def _answering(method: Method, folder: ModelFolder) -> Recommender:
-    """The method with its fallback, and with unlike items where they are asked for and it is known what is alike."""
-    model = WithFallback(method, folder.popularity)
+    """The method with its fallback, with what its places are worth where that is known, and with unlike items likewise."""
+    model: Recommender = WithFallback(method, folder.popularity)
+    if folder.calibrator is not None:
+        model = Calibrated(model, folder.calibrator, folder.popularity)
     return model if folder.vectors is None else Diverse(model, folder.vectors)
 
 

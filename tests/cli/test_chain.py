@@ -148,13 +148,14 @@ def test_quickstart_makes_everything_and_may_be_given_again(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(DiffRec, "presets", {"atelier": {"hidden": [16], "epochs": 2, "levels": 2}})
-    monkeypatch.setattr(quickstart, "METHODS", ("popularity", "diffrec:atelier"))
+    monkeypatch.setattr(DiffRec, "presets", {"atelier-season": {"hidden": [16], "epochs": 2, "levels": 2, "condition": ["season"]}})
+    monkeypatch.setattr(quickstart, "METHODS", ("popularity", "diffrec:atelier-season"))
     to = tmp_path / "quick start"
     for _ in range(2):
         said = command("quickstart", "--to", to, "--size", "tiny", "--threads", 1)
         assert said.code == 0, said
-    assert "After taking " in said.out
+    for words in ("After taking ", "asked for summer", "asked for winter"):
+        assert words in said.out
     assert f"Look at {to / 'report.html'}. Next:" in said.out.splitlines()
     assert f"  rediffuse describe '{to / 'dataset'}'" in said.out.splitlines()
     assert sorted(path.name for path in to.iterdir()) == [
@@ -164,7 +165,7 @@ def test_quickstart_makes_everything_and_may_be_given_again(
         "report.html",
         "results.json",
     ]
-    assert registry.load(to / "models" / "diffrec-atelier").recommend(["A00001"]).items
+    assert registry.load(to / "models" / "diffrec-atelier-season").recommend(["A00001"]).items
     assert Dataset.read(to / "dataset").split is not None
     assert [path.name for path in tmp_path.iterdir()] == ["quick start"]
 

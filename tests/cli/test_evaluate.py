@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from rediffuse.cli import main
 from rediffuse.cli.console import options_of
 from rediffuse.cli.studying import STUDIES
+from rediffuse.data.catalog import Catalog
+from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput
 from tests.cli.conftest import SMALL, Command
 
@@ -119,6 +123,28 @@ def test_a_rival_that_learned_from_other_data_is_refused(
     assert command("train", "popularity", "--data", shop, "--to", tmp_path / "few", "--protocol", few).code == 0
     said = refused("evaluate", model, "--data", shop, "--by-history", "--rival", tmp_path / "few")
     assert "A rival has learned from other data than the model." in said.err
+
+
+def test_other_words_for_a_condition_are_refused(
+    command: Command, refused: Command, tiny: Dataset, tmp_path: Path
+) -> None:
+    """Codes of a word are its places: where a word is missing, those after it would mean another."""
+    club = pl.Series("club", ["north", "east", "south"] * len(tiny.users))[: len(tiny.users)]
+    users = pl.DataFrame([pl.Series("user", tiny.users.items.ids), club])
+    fewer = users.with_columns(pl.col("club").replace("east", None))
+    for name, table in (("told", users), ("fewer", fewer), ("none", None)):
+        replace(tiny, users=Catalog.of(tiny.users.items, table, "user")).write(tmp_path / name)
+    words = (*SMALL, "--set", "condition=club")
+    for method, more in (("diffrec", words), ("popularity", ())):
+        to = tmp_path / method
+        assert command("train", method, "--data", tmp_path / "told", "--to", to, *more).code == 0
+    # Data that tells nothing of it is no harm; data that tells it in other words is.
+    for name in ("told", "none"):
+        assert command("evaluate", tmp_path / "diffrec", "--data", tmp_path / name).code == 0
+    message = "The values of the condition 'club' are not those that the model knows. Got ['north', 'south']."
+    for ways in (("diffrec",), ("popularity", "--rival", tmp_path / "diffrec", "--by-history")):
+        said = refused("evaluate", tmp_path / ways[0], *ways[1:], "--data", tmp_path / "fewer")
+        assert message in said.err
 
 
 def test_the_name_of_a_condition_is_checked_before_training(refused: Command, shop: Path, tmp_path: Path) -> None:

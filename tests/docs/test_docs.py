@@ -112,7 +112,7 @@ def test_readme_runs_on_a_tiny_shop(tmp_path, monkeypatch):
     Page(ROOT / "README.md", monkeypatch, lambda text: text.replace("atelier small", "atelier tiny")).run()
     assert Path("out/report.html").is_file()
     assert Path("out/diffrec.json").is_file()
-    assert Path("out/next.html").is_file()
+    assert Path("out/season.html").is_file()
 
 
 @pytest.mark.slow

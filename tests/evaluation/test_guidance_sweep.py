@@ -48,7 +48,8 @@ def test_a_model_that_leans_is_seen_to(examined: Examined) -> None:
     scales = found.values["scales"]
     assert tuple(scales) == SCALES
     for scale, row in scales.items():
-        assert row["season auroc"].mean == (0.5 if scale == 0 else pytest.approx(1.0))
+        for name in ("season auroc", "opposite season auroc"):
+            assert row[name].mean == (0.5 if scale == 0 else pytest.approx(1.0))
         assert row["ndcg@10 less scale 1"].mean == pytest.approx(row["ndcg@10"].mean - scales[1.0]["ndcg@10"].mean)
     # A season that outweighs all else fills the list.
     assert scales[3.0]["share of the season"].mean == pytest.approx(1.0)

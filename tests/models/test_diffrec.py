@@ -14,8 +14,8 @@ from rediffuse.data.importers import diffrec as importer
 from rediffuse.data.weighting import weigh
 from rediffuse.denoisers import MLPDenoiser
 from rediffuse.errors import InvalidConfig, InvalidInput, TrainingDiverged, UnsupportedOption
+from rediffuse.models.answering import planned
 from rediffuse.models.diffrec import DiffRec, DiffRecConfig, RowTraining
-from rediffuse.models.gaussian import planned
 from rediffuse.protocols import FitContext, FitData, Progress, Stepwise
 from rediffuse.training.checkpoint import FolderCheckpoint
 from rediffuse.training.loop import TrainingConfig
@@ -115,8 +115,8 @@ def test_scores_are_those_of_the_plain_chain(
     expected = as_rival(model).reverse_chain(rows)
     with torch.inference_mode():
         plan = planned("diffrec", model.config, Options())
-        u, points, cond = model._descend(plan, asked, 0)
-        found = model.chain.score(points(u, torch.full((9,), plan.last), cond))
+        u = plan.descend(model.chain, *model.answering.asked(plan, asked, 0))
+        found = model.chain.score(model.chain.points(u, torch.full((9,), plan.last)))
     scale = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * max(scale, 1))
     ranking = model.recommend(asked, ITEMS)

@@ -12,11 +12,16 @@ from rediffuse.config import RunConfig
 from rediffuse.data.weighting import weigh
 from rediffuse.denoisers import MLPDenoiser
 from rediffuse.errors import InvalidInput, UnsupportedOption
+from rediffuse.models.answering import planned
 from rediffuse.models.l_diffrec import LDiffRec
 from rediffuse.models.l_diffrec_training import LatentTraining, LDiffRecConfig, LDiffRecTraining
+from rediffuse.noise.predictions import gain
+from rediffuse.noise.process import posterior_weights
 from rediffuse.protocols import Context, FitContext, FitData
+from rediffuse.samplers.starts import thinned_history
 from rediffuse.spaces.latent import LatentRows
-from rediffuse.types import Options, Query, Ragged
+from rediffuse.training.moments import Moments, drawn, examples
+from rediffuse.types import Options, Query, Ragged, SparseRows
 
 ITEMS = 60
 RUN = RunConfig(device="cpu", seed=4)
@@ -48,12 +53,15 @@ def trained(
     return LDiffRec.fit(config, training, of or data(), FitContext(run, initial=more.pop("initial", None)), **more)  # type: ignore[arg-type]
 
 
-def task(config: LDiffRecConfig, training: LDiffRecTraining = TRAINING) -> LatentTraining:
-    """An untrained one over all rows, in float64."""
+def task(
+    config: LDiffRecConfig, training: LDiffRecTraining = TRAINING, rows: SparseRows | Moments | None = None
+) -> LatentTraining:
+    """An untrained one over all rows, or what gives examples, in float64."""
     generator = torch.Generator().manual_seed(2)
     space = LatentRows.of(torch.arange(ITEMS) % 2, config.latent, config.encoder_hidden, generator=generator).double()
-    denoiser = MLPDenoiser(config.latent, config.hidden, generator=generator).double()
-    rows = weigh(histories(), config, ITEMS).to("cpu", torch.float64)
+    conditioner = config.make_conditioner(dict.fromkeys(config.condition, 0), generator)
+    denoiser = MLPDenoiser(config.latent, config.hidden, conditioner=conditioner, generator=generator).double()
+    rows = weigh(histories(), config, ITEMS).to("cpu", torch.float64) if rows is None else rows
     return LatentTraining(config, training, space, denoiser, rows)
 
 
@@ -110,6 +118,40 @@ def test_the_clean_row_is_reconstructed_but_officially_what_dropout_left() -> No
     left = [value / 2 for value in errors[1].tolist()]  # what is left counts twice
     assert left == pytest.approx([round(value) for value in left])
     assert left != pytest.approx([4, 4, 4])
+
+
+def test_the_row_is_reconstructed_as_it_is_seen_from_a_moment() -> None:
+    """What is encoded stays the plain row; officially what dropout left of it is reconstructed all the same."""
+    season = Context("event", torch.rand(40 * 8, generator=torch.Generator().manual_seed(1)))
+    config = CONFIG.model_copy(update={"condition": ("season",), "condition_drop": 0.0, "row_dropout": 0.0})
+    rows = examples(data(contexts={"season": season}, order="time"), config, RUN)
+    for official in (False, True):
+        mine = task(config, TRAINING.model_copy(update={"official": official}), rows)
+        seen: list[SparseRows] = []
+        mine.space.posterior = lambda left, of=mine.space.posterior, seen=seen: seen.append(left) or of(left)  # type: ignore[method-assign]
+        with torch.no_grad():
+            mine.space.out.weight.zero_()
+            mine.space.out.bias.zero_()  # every item is as likely
+        found = mine.loss(BATCH, torch.Generator().manual_seed(7))["error"] / math.log(ITEMS)
+        row, wanted, _ = drawn(rows, BATCH, torch.Generator().manual_seed(7))
+        assert torch.equal(seen[0].values, row.values.double())
+        expected = (row if official else wanted).dense().sum(1).double()
+        torch.testing.assert_close(found.detach(), expected)
+        assert not torch.equal(wanted.values, row.values)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_the_decoder_reads_the_estimate_that_the_diffusion_loss_compares(prediction: str) -> None:
+    """Whatever dropout took from what the network was shown."""
+    mine = task(CONFIG.model_copy(update={"prediction": prediction, "dropout": 0.5, "loss_weight": "elbo"}))
+    read: list[Tensor] = []
+    mine.space.decode = lambda z, of=mine.space.decode: read.append(z) or of(z)  # type: ignore[method-assign]
+    drawn_: list[Tensor] = []
+    loss = mine.objective.loss
+    mine.objective.loss = lambda network, z0, *more: drawn_.append(z0) or loss(network, z0, *more)  # type: ignore[method-assign]
+    found = mine.loss(BATCH, torch.Generator().manual_seed(7))
+    grown = gain(prediction, CONFIG.noise_schedule())[found["level"]] ** 2 * found["mse"]
+    torch.testing.assert_close(grown, (read[0] - drawn_[0]).square().mean(1))
 
 
 def test_lambda_falls_step_by_step_but_officially_once_an_epoch() -> None:
@@ -186,6 +228,32 @@ def test_conditions_steer_and_are_refused_where_there_are_none() -> None:
     assert torch.equal(again.recommend(asked, 5).scores, model.recommend(asked, 5).scores)
     with pytest.raises(UnsupportedOption, match="guidance_scale"):
         trained().recommend(query(), 5, options=Options(guidance_scale=2))
+
+
+def test_a_history_is_a_condition_and_comes_back() -> None:
+    model = trained({"condition": ("history",)})
+    again = LDiffRec.restore(model.config, model.state(), "cpu")
+    assert torch.equal(again.recommend(query(), 5).scores, model.recommend(query(), 5).scores)
+    missing = {name: t for name, t in model.state().items() if not name.endswith("conditioner.encoders.0.table")}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        LDiffRec.restore(model.config, missing, "cpu")
+
+
+def test_a_thinned_start_leaves_out_as_much_of_the_row_as_training_did() -> None:
+    model = trained({"row_dropout": 0.4, "dropout": 0.0})
+    plan = planned("l-diffrec", model.config, Options(start="thinned_history"), model.config.row_dropout)
+    rows, cond, source = model.answering.asked(plan, query(), 3)
+    with torch.no_grad():
+        u = plan.descend(model.answering.chain, rows, cond, source)
+        points = model.answering.chain.points(u, torch.full((9,), 1), cond)
+        z = model.space.encode(thinned_history(rows, 0.4, source))
+        for t, s in ((4, 3), (3, 2), (2, 1)):
+            schedule = model.config.noise_schedule()
+            on_z, on_x0, _ = (float(w) for w in posterior_weights(schedule, t, s))
+            z = on_z * z + on_x0 * model.denoiser(z, torch.full((9,), t))
+    torch.testing.assert_close(points, model.denoiser(z, torch.ones(9, dtype=torch.int64)))
+    with pytest.raises(UnsupportedOption, match="l-diffrec cannot use 'start' = 'thinned_history'"):
+        trained({"row_dropout": 0.0, "dropout": 0.4}).recommend(query(), 5, options=Options(start="thinned_history"))
 
 
 def test_clusters_follow_the_given_vectors() -> None:

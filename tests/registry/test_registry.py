@@ -155,6 +155,17 @@ def test_a_refit_that_an_earlier_model_beats_learns_nothing(tiny: Dataset) -> No
         assert torch.equal(tensor, again.folder.tensors[name])
 
 
+@pytest.mark.parametrize("condition", [["region", "season"], ["season"], []])
+def test_going_on_needs_the_conditions_in_their_order(tiny: Dataset, condition: list[str]) -> None:
+    """A network knows them by their places: two of as many words would change theirs unseen."""
+    run = RunConfig(device="cpu", threads=1)
+    first = registry.recipe("diffrec", None, {**SMALL, "epochs": 1, "condition": ["season", "region"]})
+    earlier = registry.fit(first, tiny, Protocol(), run, refit=False).folder
+    registry.fit(first, tiny, Protocol(), run, earlier=earlier, refit=False)
+    with pytest.raises(InvalidInput, match="The conditions are not those of the earlier model, in its order"):
+        registry.fit(first.changed({"condition": condition}), tiny, Protocol(), run, earlier=earlier, refit=False)
+
+
 def test_a_share_of_the_events_is_learned_from_and_whole_histories_are_asked(tiny: Dataset) -> None:
     few, all_ = (registry.fit(registry.recipe("popularity"), tiny, Protocol(fit_share=s), RUN) for s in (0.2, 1.0))
     counts, everything = (one.folder.popularity for one in (few, all_))

@@ -33,7 +33,7 @@ from rediffuse.cli.console import (
     write_result,
 )
 from rediffuse.cli.memory import peak_rss_mb
-from rediffuse.cli.studying import STUDIES, Bench, check, protocol_of, rivals_of
+from rediffuse.cli.studying import STUDIES, Bench, check, check_data, protocol_of, rivals_of
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say
@@ -102,6 +102,7 @@ def evaluate(
     folder = read_model(model)
     check(wanted, folder)
     dataset = _numbered(Dataset.read(data), folder)
+    check_data(folder, dataset)
     found = _protocol(folder, dataset, protocol)
     leaks = [*found.leaks(dataset), *_other_data(folder, dataset, found)]
     if leaks and not found.allow_leak:
@@ -110,7 +111,7 @@ def evaluate(
         )
     _, recommender = registry.restore(folder, run.device)
     examined = Examined(folder.method, recommender, dataset, found, options, seed)
-    bench = Bench(examined, folder, rivals_of(rival or (), folder, run.device), run.device)
+    bench = Bench(examined, folder, rivals_of(rival or (), folder, dataset, run.device), run.device)
     result = _result(examined, folder, leaks)
     _show(result, found)
     for leak in leaks:

@@ -23,6 +23,8 @@ METHODS = (
     "diffrec:atelier-no-noise",
     "diffrec:atelier",
     "t-diffrec:atelier",
+    "diffrec:atelier-season-no-noise",
+    "diffrec:atelier-season",
 )
 
 
@@ -55,26 +57,35 @@ def quickstart(
         show(report)
         write_json(place / "results.json", report.to_json())
         write_report(place / "report.html", report)
-    tell("3/3 One customer, before and after a purchase", "bold")
-    _show_effect_of_one_event(
-        to / "models" / "diffrec-atelier", dataset.catalog.items.decode(work.task.query.history.to_lists()[0])
-    )
-    dataset_folder, model = to / "dataset", to / "models" / "diffrec-atelier"
+    tell("3/3 One customer, before and after a purchase, and in another season", "bold")
+    dataset_folder, model = to / "dataset", to / "models" / "diffrec-atelier-season"
+    _show_what_moves_a_list(model, dataset.catalog.items.decode(work.task.query.history.to_lists()[0]))
     tell(f"\nLook at {to / 'report.html'}. Next:")
     for words in (
         ("describe", dataset_folder),
-        ("recommend", model, "--data", dataset_folder, "--user", dataset.users.items.ids[0]),
-        ("evaluate", model, "--data", dataset_folder, "--steps", 1),
+        (
+            "recommend",
+            model,
+            "--data",
+            dataset_folder,
+            "--user",
+            dataset.users.items.ids[0],
+            "--context",
+            "season=winter",
+        ),
+        ("evaluate", model, "--data", dataset_folder, "--guidance", "--calibration", "--report", "studies.html"),
         ("compare", "--data", dataset_folder, "--methods", "popularity,ease:atelier,diffrec:atelier", "--ceiling"),
         ("import", "table", "YOUR_EVENTS.csv", "--to", "data/shop"),
     ):
         tell(f"  {line('rediffuse', *words)}")
 
 
-def _show_effect_of_one_event(folder: Path, history: list[str]) -> None:
-    """Print a list, then the same after the customer took one more item: no retraining."""
+def _show_what_moves_a_list(folder: Path, history: list[str]) -> None:
+    """Print a list, the same after the customer took one more item, and in two seasons: no retraining."""
     model = load_model(folder)
     before = model.recommend(history, 5)
     show_answer("Before", before)
     taken = before.items[-1]
     show_answer(f"After taking {taken.title}", model.recommend([*history, taken.item], 5))
+    for season in ("summer", "winter"):
+        show_answer(f"Before, asked for {season}", model.recommend(history, 5, context={"season": season}))

@@ -8,6 +8,8 @@ from rediffuse import registry
 from rediffuse.artifacts import ModelFolder, read_model
 from rediffuse.baselines.popularity import Popularity
 from rediffuse.cli.console import waiting
+from rediffuse.data.context import context_names, contexts_of
+from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.studies.diversity import diversity_front
@@ -89,8 +91,18 @@ def check(names: Sequence[str], folder: ModelFolder) -> None:
         )
 
 
-def rivals_of(paths: Sequence[Path], folder: ModelFolder, device: str) -> Rivals:
-    """Other models by the names of their folders. Raises: InvalidInput for one that learned from anything else."""
+def check_data(folder: ModelFolder, dataset: Dataset) -> None:
+    """Refuse data whose words for a condition are not those of the model. Raises: InvalidInput."""
+    names = [name for name in context_names(dataset) if name in folder.data.get("contexts", {})]
+    contexts = contexts_of(dataset, names, dataset.history())
+    registry.check_words(folder, contexts, who="the model", remedy="Evaluate on the dataset it was trained on")
+
+
+def rivals_of(paths: Sequence[Path], folder: ModelFolder, dataset: Dataset, device: str) -> Rivals:
+    """Other models by the names of their folders.
+
+    Raises: InvalidInput for one that learned from anything else, or knows other words for a condition than the data.
+    """
     out: dict[str, Recommender] = {}
     for path in paths:
         rival = read_model(path)
@@ -98,6 +110,7 @@ def rivals_of(paths: Sequence[Path], folder: ModelFolder, device: str) -> Rivals
         if rival.items != folder.items or facts[0] != facts[1]:
             remedy = "Train both on one dataset under one protocol"
             raise InvalidInput(say("A rival has learned from other data than the model", got=str(path), remedy=remedy))
+        check_data(rival, dataset)
         name = path.resolve().name
         taken = (folder.method, "popularity", *out)
         out[str(path) if name in taken else name] = registry.restore(rival, device)[1]

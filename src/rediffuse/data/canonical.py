@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rediffuse.data.interactions import Order
+from rediffuse.data.interactions import CONTEXT, Order
 
 _DETAILS = ("event_id", "value", "group")
 _KEYS: dict[Literal["time", "none"], tuple[str, ...]] = {
-    "time": ("user", "part", "time_us", "item", "kind", *_DETAILS),
-    "none": ("user", "part", "item", "time_us", "kind", *_DETAILS),
+    "time": ("user", "part", "time_us", "item", "kind"),
+    "none": ("user", "part", "item", "time_us", "kind"),
 }
 _BITS, _SAMPLE = 64, 1000
 
@@ -23,7 +23,7 @@ def canonical(frame: pl.DataFrame, order: Order) -> tuple[pl.DataFrame, int]:
     Duplicates are events of the same user, item, time, kind and part. Where only the sequence is known, rows keep
     their order within a user and part, and a repeated event is an event.
 
-    Args: frame: user, item, part as numbers, kind as an Enum; time_us, event_id, value, group where known.
+    Args: frame: user, item, part as numbers, kind as an Enum; time_us, event_id, value, group and contexts where known.
     Returns: the events, and how many were left out.
     Limits: two copies of the events and 24 bytes for each. Events that neither user, time, item nor kind tell apart
         are compared in full, which is slower.
@@ -32,29 +32,33 @@ def canonical(frame: pl.DataFrame, order: Order) -> tuple[pl.DataFrame, int]:
         keys = [name for name in ("user", "part") if name in frame.columns]
         return frame[np.argsort(_pack(frame, keys)[0], kind="stable")], 0
     keys = [name for name in _KEYS[order] if name in frame.columns]
-    rows, ties = _sorted(frame, keys)
+    details = [name for name in _DETAILS if name in frame.columns]
+    details += sorted(name for name in frame.columns if name.startswith(CONTEXT))
+    rows, ties = _sorted(frame, keys, details)
     out = frame[pl.Series(rows, dtype=pl.get_index_type())]
     same = np.ones(len(ties), dtype=np.bool_)
     for name in keys:
-        if name not in _DETAILS:
-            same &= out[name][ties].eq_missing(out[name][ties - 1]).to_numpy()
+        same &= out[name][ties].eq_missing(out[name][ties - 1]).to_numpy()
     repeated = ties[same]
     return (out.filter(_all_but(repeated, out.height)) if repeated.size else out), repeated.size
 
 
-def _sorted(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows in the order of the keys, nulls last, (n,); and the places that tie with the one before them, rising.
+def _sorted(
+    frame: pl.DataFrame, keys: Sequence[str], details: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows in the order of keys and details, nulls last, (n,); and the places that tie with the one before them, rising.
 
     As many keys as fit are packed into one integer, which sorts ten times as fast as several columns; rows that tie
-    in it are sorted by the keys that are left. Whatever is equal in all keys ties.
+    in it are sorted by the keys that are left and by the details. Whatever is equal in all keys ties.
     """
     packed, left = _pack(frame, keys)
+    left += details
     rows = np.argsort(packed)
     packed = packed[rows]
     same = packed[1:] == packed[:-1]
     if left and same.any():
         tied = np.append(same, values=False) | np.insert(same, 0, values=False)
-        some = frame.select(left)[rows[tied]].with_columns(pl.col(pl.Categorical).cast(pl.String))
+        some = frame.select(left)[rows[tied]].with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
         some = some.with_columns(packed=packed[tied], row=rows[tied]).sort("packed", *left, nulls_last=True)
         rows[tied] = some["row"].to_numpy()
     return rows, np.flatnonzero(same) + 1

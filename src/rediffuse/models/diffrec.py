@@ -7,7 +7,7 @@
 | posterior, eq. 7-8 and 10 | `noise/process.py::posterior_weights` |
 | loss and its weights, eq. 11-13 | `RowTraining.loss`, `training/levels.py::loss_weights` |
 | importance sampling of levels, eq. 14 | `training/levels.py::ImportanceLevels` |
-| inference, section 3.3, algorithm 2 | `DiffRec.recommend`: `samplers/starts.py`, `samplers/ancestral.py` |
+| inference, section 3.3, algorithm 2 | `models/answering.py::Plan.descend`: `samplers/starts.py`, `samplers/ancestral.py` |
 | network, section 3.2 | `denoisers/mlp.py::MLPDenoiser` |
 | time-aware weights, section 3.6 | `data/weighting.py::weigh` with recency = "linear" |
 
@@ -23,22 +23,20 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
-from rediffuse.data.weighting import weigh
 from rediffuse.denoisers.collapsed import collapse
-from rediffuse.denoisers.conditioning import Conditioner, sizes_of
 from rediffuse.denoisers.dense import Dense
 from rediffuse.denoisers.mlp import MLPDenoiser
 from rediffuse.denoisers.transformer import TransformerDenoiser
-from rediffuse.models.gaussian import Chain, GaussianConfig, Objective, Plan, grounded, in_blocks, planned
+from rediffuse.models.answering import Answering, Chain
+from rediffuse.models.gaussian import GaussianConfig, Objective
 from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser, FitContext, FitData, OnStep, Range, Tunable
-from rediffuse.samplers.draws import fanned
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.spaces.item_vectors import clusters, item_vectors
 from rediffuse.spaces.latent import joined_groups
 from rediffuse.training.loop import TrainingConfig, learn, take_over
-from rediffuse.training.moments import Moments, condition_of, drawn, examples, sizes_for
+from rediffuse.training.moments import Moments, drawn, examples, sizes_for
 from rediffuse.training.rows import generators, shuffled
-from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
+from rediffuse.types import Options, Query, Ranking, SparseRows
 
 Network = MLPDenoiser | TransformerDenoiser
 
@@ -121,6 +119,7 @@ class DiffRec:
             ("ml-1m-clean-no-noise", 1e-3, (600, 200, 600), 1, 0.0, 0.005, 0.01, {}),
             # The row as it is seen from a season.
             ("atelier-season", 1e-3, (300, 100, 300), 5, 0.1, 0.001, 0.01, SEASON_SEEN),
+            ("atelier-season-no-noise", 1e-3, (300, 100, 300), 1, 0.0, 0.001, 0.01, SEASON_SEEN),
             # The next events given the history: chosen on the selection parts, as docs/cards/diffrec.md tells.
             ("ml-1m-clean-next", 1e-3, (600, 200, 600), 10, 1.0, 0.0, 1.0, {**NEXT, "horizon": 5}),
             ("atelier-next", 1e-3, (300, 100, 300), 10, 1.0, 0.0, 1.0, {**NEXT, **SEASONAL}),
@@ -130,7 +129,7 @@ class DiffRec:
     }
 
     controls: ClassVar[Mapping[str, Sequence[str]]] = dict.fromkeys(
-        ("atelier-no-noise", "ml-1m-clean-no-noise"), ("levels", "noise_scale")
+        ("atelier-no-noise", "atelier-season-no-noise", "ml-1m-clean-no-noise"), ("levels", "noise_scale")
     )
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 3e-3, log=True),
@@ -147,6 +146,7 @@ class DiffRec:
             self.chain: Chain = collapse(denoiser)
         else:
             self.chain = Dense(as_denoiser(denoiser, config.prediction, config.noise_schedule()))
+        self.answering = Answering("diffrec", config, self.chain, denoiser.lift_weight)
 
     @classmethod
     def fit(cls, config: FrozenConfig, training: FrozenConfig, data: FitData, context: FitContext) -> Self:
@@ -180,51 +180,12 @@ class DiffRec:
         return self.config.steps or self.config.levels
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Recommender.recommend`; honours steps, start, with conditions guidance_scale, and where noise is drawn
-
-        draws and temperature.
-        """
-        plan = planned("diffrec", self.config, options)
-
-        def answer(some: Query) -> Ranking:
-            u, points, cond = self._descend(plan, some, seed)
-            return self._ground(plan, u, plan.last, points, cond, some, k)
-
-        with torch.inference_mode():
-            device = self.denoiser.lift_weight.device
-            width = self.n_items if options.draws > 1 or isinstance(self.chain, Dense) else 1
-            return in_blocks(query.to(device), options.draws, width, answer)
+        """As `Answering.recommend`."""
+        return self.answering.recommend(query, k, options=options, seed=seed)
 
     def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
         """As `Stepwise.walk`."""
-        plan, states = planned("diffrec", self.config, options), list[tuple[int, Tensor]]()
-        with torch.inference_mode():
-            query = query.to(self.denoiser.lift_weight.device)
-            seen: OnStep = lambda t, u, _: states.append((t, u.clone()))  # noqa: E731
-            u, points, cond = self._descend(plan, query, seed, seen)
-            levels = {t: state for t, state in states if t > plan.last}  # a second look at a level is the later one
-            levels[plan.last] = u
-            return [(t, self._ground(plan, state, t, points, cond, query, k)) for t, state in levels.items()]
-
-    def _descend(
-        self, plan: Plan, query: Query, seed: int, on_step: OnStep | None = None
-    ) -> tuple[Tensor, Denoiser, Condition | None]:
-        """Run the chain of every draw: as `Plan.descend`."""
-        config, weight = self.config, self.denoiser.lift_weight
-        rows = weigh(query.history, config, self.n_items, query.at_us).to(weight.device, weight.dtype)
-        cond = condition_of(config.condition, query, config.history_length)
-        if plan.options.draws > 1:
-            each = fanned(torch.arange(len(query), device=weight.device), plan.options.draws)
-            rows, cond = rows.select(each), None if cond is None else cond.select(each)
-        source = plan.source(query, seed)
-        return plan.descend(self.chain, plan.thin(rows, source), cond, source, on_step)
-
-    def _ground(
-        self, plan: Plan, u: Tensor, t: int, points: Denoiser, cond: Condition | None, query: Query, k: int
-    ) -> Ranking:
-        """The items that the estimate of x_0 at level t ranks highest. Args: u: (B S, H)."""
-        at = torch.full((len(u),), t, device=u.device)
-        return grounded(points(u, at, cond), self.chain.score, self.n_items, query, k, plan.options.draws)
+        return self.answering.walk(query, k, options=options, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name."""
@@ -235,9 +196,8 @@ class DiffRec:
         """Rebuild from `state`."""
         assert isinstance(config, DiffRecConfig)
         lift = state["lift_weight"]
-        own = {name.removeprefix("conditioner."): t for name, t in state.items() if name.startswith("conditioner.")}
         groups = state["groups"] if config.denoiser == "transformer" else None
-        denoiser = network_of(config, len(lift), sizes_of(own, config.condition, n_items=len(lift)), groups, None)
+        denoiser = network_of(config, len(lift), config.sizes_in(state, len(lift)), groups, None)
         denoiser.to(device, lift.dtype).load_state_dict(dict(state))
         return cls(config, denoiser.eval())
 
@@ -257,11 +217,7 @@ def network_of(
     generator: torch.Generator | None,
 ) -> Network:
     """The network that settings name, its first weights drawn. Args: sizes: as `Conditioner`'s.   groups: (I,)."""
-    conditioner = None
-    if sizes:
-        conditioner = Conditioner(
-            sizes, config.condition_width, history_length=config.history_length, generator=generator
-        )
+    conditioner = config.make_conditioner(sizes, generator)
     if groups is not None:
         return TransformerDenoiser(
             groups, config.token_width, config.layers, config.heads, conditioner=conditioner, generator=generator

@@ -1,46 +1,32 @@
-"""What every Gaussian diffusion over users shares: its settings, its training objective, its way back.
+"""What every Gaussian diffusion over users shares: its settings and its training objective; how it answers is `answering`.
 
 | part | where |
 |---|---|
 | forward process, schedule, prediction | `GaussianConfig.noise_schedule`, `noise/` |
 | weighted error at drawn levels | `Objective.loss` |
-| how a question's options and the settings decide a reverse process | `planned` |
-| reverse process, one or many draws at once | `Plan.descend`, `samplers/` |
-| points of all draws -> one list | `grounded`, `samplers/draws.py` |
+| what steers it | `GaussianConfig.make_conditioner`, `denoisers/conditioning.py` |
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from rediffuse.denoisers.conditioning import HISTORY
-from rediffuse.errors import InvalidConfig, UnsupportedOption, refuse_options, say, unknown
-from rediffuse.grounding.topk import TopK
-from rediffuse.noise.predictions import target
-from rediffuse.noise.process import add_noise
+from rediffuse.denoisers.conditioning import HISTORY, Conditioner, sizes_of
+from rediffuse.noise.predictions import PREDICTIONS, target
+from rediffuse.noise.process import add_noise, at_level
 from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
-from rediffuse.protocols import Denoiser, Noise, OnStep, Sampler
-from rediffuse.random import PhiloxNoise
-from rediffuse.samplers import SAMPLERS, STARTS, evenly
-from rediffuse.samplers.draws import CELLS, fanned, numbers, told
-from rediffuse.samplers.guidance import guided
-from rediffuse.samplers.starts import thinned_history
+from rediffuse.protocols import Denoiser, Sampler
+from rediffuse.samplers import SAMPLERS, evenly
 from rediffuse.training.corruption import drop
 from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
 from rediffuse.training.moments import MomentConfig
-from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
+from rediffuse.types import Condition
 
-THINNED = "thinned_history"
 StartName = Literal["history", "noised_history", "pure_noise", "origin", "thinned_history"]
-NOISED = ("noised_history", "pure_noise")
-"""Starts that hold noise."""
-MOST_DRAWS = 1024
 
 
 class GaussianConfig(MomentConfig):
@@ -125,6 +111,19 @@ class GaussianConfig(MomentConfig):
             return cast("Sampler", partial(cast("Any", sampler), eta=self.eta)), self.eta > 0
         return sampler, self.sampler == "ancestral"
 
+    def make_conditioner(self, sizes: Mapping[str, int], generator: torch.Generator | None) -> Conditioner | None:
+        """What turns the conditions into tokens, its first weights drawn; None where there is none.
+
+        Args: sizes: as `Conditioner`'s.
+        """
+        if not sizes:
+            return None
+        return Conditioner(sizes, self.condition_width, history_length=self.history_length, generator=generator)
+
+    def sizes_in(self, state: Mapping[str, Tensor], n_items: int) -> dict[str, int]:
+        """What `make_conditioner` was given. Args: state: of a network, by its own names."""
+        return sizes_of(part_of(state, "conditioner."), self.condition, n_items=n_items)
+
 
 class Objective:
     """The training loss. What is known of the losses at each level is in `levels`, which belongs into a checkpoint."""
@@ -149,170 +148,24 @@ class Objective:
 
         Args: network: answers as `prediction` says.   x0: (B, D), what is noised.
             wanted: (B, D), what the estimate of x_0 is compared with; None: x_0 itself.
-        Returns: loss, mse and level, (B,) each; and what the network answered, (B, D).
+        Returns: loss, mse and level, (B,) each; and the estimate of x_0, (B, D).
         """
         t, p = self.levels.draw(len(x0), generator)
         x_t = x0
         if self.schedule.noisy:
             x_t = add_noise(x0, t, torch.empty_like(x0).normal_(generator=generator), self.schedule)
         answer = network(drop(x_t, self.config.dropout, generator), t, cond).to(x0.dtype)
-        wanted = x0 if wanted is None else wanted
+        estimate, wanted = answer, x0 if wanted is None else wanted
         if self.config.prediction != "x0":
+            alpha, sigma = (at_level(table, t, x_t) for table in (self.schedule.alpha, self.schedule.sigma))
+            estimate = PREDICTIONS[self.config.prediction].to_x0(x_t, answer, alpha, sigma)
             wanted = target(self.config.prediction, x_t, wanted, t, self.schedule)
         mse = (answer - wanted).square().mean(1).to(torch.float64)
         loss = self.weights[t] * mse
         self.levels.record(t, loss)
-        return {"loss": loss / p, "mse": mse, "level": t}, answer
+        return {"loss": loss / p, "mse": mse, "level": t}, estimate
 
 
-class Chain(Protocol):
-    """A denoiser in the form in which a reverse process runs: `denoisers/collapsed.py`, `denoisers/dense.py`."""
-
-    def lift(self, x: SparseRows | Tensor) -> Tensor: ...
-    def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
-    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
-    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor: ...
-    def noise(self, source: Noise) -> Noise: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A reverse process with every choice made."""
-
-    config: GaussianConfig
-    schedule: NoiseSchedule
-    levels: Tensor
-    """(N+1,) int64, falling to 0."""
-    start: str
-    sampler: Sampler
-    fresh: bool
-    """Whether noise is drawn on the way."""
-    options: Options
-    thinning: float
-    """Share of a history that `thinned_history` leaves out."""
-
-    @property
-    def last(self) -> int:
-        """The level of the last answer."""
-        return int(self.levels[-2])
-
-    def source(self, query: Query, seed: int) -> PhiloxNoise:
-        """Draws of each query and draw, (B S) rows."""
-        draws = self.options.draws
-        return PhiloxNoise(seed, fanned(query.key, draws), numbers(len(query), draws, query.key.device))
-
-    def descend(
-        self,
-        chain: Chain,
-        rows: SparseRows | Tensor,
-        cond: Condition | None,
-        source: Noise,
-        on_step: OnStep | None = None,
-    ) -> tuple[Tensor, Denoiser, Condition | None]:
-        """Run the chain down to its last noisy level.
-
-        Args: rows: x_0 of the history, (B S, ..), as the chain lifts it.   cond: of B S subjects.
-        Returns: the state (B S, H), what gives the points of an answer from it, guided, and the conditions.
-        """
-        warmth = self.options.temperature * (self.config.draws_temperature if self.options.draws > 1 else 1.0)
-        noise = chain.noise(lambda t, like: warmth * source(t, like))
-        u = chain.lift(rows)
-        if self.start != THINNED:
-            u = STARTS[self.start](u, int(self.levels[0]), self.schedule, noise)
-        u = self.sampler(
-            self._guided(chain.inner),
-            u,
-            self.levels[:-1],
-            self.schedule,
-            cond=cond,
-            noise=noise if self.fresh else None,
-            on_step=on_step,
-        )
-        return u, self._guided(chain.points), cond
-
-    def _guided(self, denoise: Denoiser) -> Denoiser:
-        high = self.config.guidance_high or self.config.levels
-        scale = self.options.guidance_scale
-        return guided(denoise, self.config.condition, scale, levels=(self.config.guidance_low, high))
-
-    def thin(self, rows: SparseRows, source: Noise) -> SparseRows:
-        """What a draw is given of the history. Args: rows: (B S, I)."""
-        return thinned_history(rows, self.thinning, source) if self.start == THINNED else rows
-
-
-def planned(name: str, config: GaussianConfig, options: Options, thinning: float | None = None) -> Plan:
-    """Decide how a question is answered.
-
-    Args: name: of the method, for messages.   thinning: share of the history that training left out; None: its dropout.
-    Raises: InvalidConfig for an unknown start or impossible steps; UnsupportedOption where an option has no effect.
-    """
-    thinning = config.dropout if thinning is None else thinning
-    if not 1 <= options.draws <= MOST_DRAWS:
-        raise InvalidConfig(say(f"draws must be 1..{MOST_DRAWS}", got=options.draws, remedy="32 is an ordinary number"))
-    if not 0 <= options.temperature < math.inf:
-        raise InvalidConfig(say("temperature must be 0 or more", got=options.temperature, remedy="1 is as configured"))
-    schedule = config.noise_schedule()
-    many = options.draws > 1
-    start = options.start or (config.draws_start if many and config.draws_start else config.start)
-    if options.start == "" or start not in (*STARTS, THINNED):
-        raise InvalidConfig(unknown("start", options.start or start, (*STARTS, THINNED)))
-    if config.target == "next" and start not in ("origin", "pure_noise"):
-        if options.start:
-            raise UnsupportedOption(say(f"{name} with target = 'next' begins at origin or pure_noise", got=start))
-        start = "pure_noise"
-    levels = evenly(config.levels, config.steps if options.steps is None else options.steps, spacing=config.spacing)
-    sampler, stochastic = config.make_sampler()
-    noisy_walk = schedule.noisy and stochastic and len(levels) > 2
-    fresh = noisy_walk and (config.sampling_noise or many)
-    warm = fresh or (schedule.noisy and start in NOISED)
-    thins = start == THINNED and thinning > 0
-    if start == THINNED == options.start and not thins:
-        raise UnsupportedOption(
-            say(f"{name} cannot use 'start' = {start!r}: its training left nothing out of a history")
-        )
-    if many and not (warm or thins):
-        starts = [*(NOISED if schedule.noisy else ()), *([THINNED] if thinning > 0 else ())]
-        remedy = f"Set start to one of {', '.join(starts)}" if starts else "Leave draws out"
-        raise UnsupportedOption(say(f"{name} cannot use 'draws' from start {start!r}: nothing is drawn", remedy=remedy))
-    able = ["steps", "start", "draws"]
-    able += ["temperature"] if warm else []
-    able += ["guidance_scale"] if _guidable(config, levels) else []
-    refuse_options(name, options.asked(), able)
-    return Plan(config, schedule, levels, start, sampler, fresh, options, thinning)
-
-
-def _guidable(config: GaussianConfig, levels: Tensor) -> bool:
-    """Whether guidance can act: the nulls were trained, and a level that is visited lies in its interval."""
-    inside = (levels >= config.guidance_low) & (levels <= (config.guidance_high or config.levels))
-    return bool(config.condition) and config.condition_drop > 0 and bool(inside.any())
-
-
-def in_blocks(query: Query, draws: int, width: int, answer: Callable[[Query], Ranking]) -> Ranking:
-    """Answer a few subjects at a time where all their draws together are too many numbers. Args: width: of a state."""
-    size = max(1, CELLS // (draws * max(width, 1)))
-    if len(query) <= size:
-        return answer(query)
-    parts = [answer(query.select(rows)) for rows in torch.arange(len(query), device=query.key.device).split(size)]
-    return Ranking.joined(parts)
-
-
-def grounded(
-    points: Tensor,
-    score: Callable[[Tensor, Tensor | None], Tensor],
-    n_items: int,
-    query: Query,
-    k: int,
-    draws: int,
-) -> Ranking:
-    """The k best by the mean over draws; with several draws, how they spread and how often an item is in a draw's top k.
-
-    Args: points: (B S, H'), what an affine head reads.   score: that head.
-    """
-    top = TopK(score, n_items)
-    if draws == 1:
-        return top(points, k, seen=query.exclude, candidates=query.candidates).cpu()
-    each = points.unflatten(0, (len(query), draws))
-    ranking = top(each.mean(1), k, seen=query.exclude, candidates=query.candidates)
-    everyone = query.fanned(draws)
-    lists = top(points, k, seen=everyone.exclude, candidates=everyone.candidates).items
-    return told(ranking, each, score, lists.unflatten(0, (len(query), draws)), n_items).cpu()
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one part of a network, by its own names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -6,38 +6,65 @@
 | diffusion on z_0, eq. 2-14 | `models/gaussian.py::Objective`, as in `models/diffrec.py` |
 | network, z_t -> z_0 | `denoisers/mlp.py::MLPDenoiser` |
 | loss of the auto-encoder, eq. 16, and of both, section 3.5.3 | `models/l_diffrec_training.py::LatentTraining.loss` |
-| inference, figure 3 | `LDiffRec.recommend` |
+| inference, figure 3 | `models/answering.py::Plan.descend` over `LatentChain` |
 
 Wang, Xu, Feng, Lin, He, Chua 2023, "Diffusion Recommender Model", section 3.5.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
-from rediffuse.data.weighting import weigh
-from rediffuse.denoisers.conditioning import Conditioner, sizes_of
-from rediffuse.denoisers.dense import Dense
 from rediffuse.denoisers.mlp import MLPDenoiser
-from rediffuse.models.gaussian import THINNED, Plan, grounded, in_blocks, planned
+from rediffuse.models.answering import Answering
+from rediffuse.models.gaussian import part_of
 from rediffuse.models.l_diffrec_training import LatentTraining, LDiffRecConfig, LDiffRecTraining
 from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser, FitContext, FitData, OnStep, Range, Tunable
-from rediffuse.samplers.starts import thinned_history
+from rediffuse.protocols import Denoiser, FitContext, FitData, Noise, Range, Tunable
 from rediffuse.spaces.item_vectors import clusters, item_vectors
 from rediffuse.spaces.latent import LatentRows, joined_groups
 from rediffuse.training.loop import learn, take_over
-from rediffuse.training.moments import condition_of, examples, sizes_for
+from rediffuse.training.moments import examples, sizes_for
 from rediffuse.training.rows import generators
-from rediffuse.types import Condition, Options, Query, Ranking
+from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
 
 TUNED: Mapping[str, object] = {"row_dropout": 0.5, "beta": 0.1, "average": 0.98}
 """What the selection part of both worlds below prefers: more of the row dropped, less divergence, the mean of the weights."""
 LARGE: Mapping[str, object] = {"clusters": 1, "latent": 600, "hidden": (600,), "steps": 5}
 SMALL: Mapping[str, object] = {"clusters": 2, "latent": 200, "hidden": (200,), "patience": 25}
+
+
+@dataclass(frozen=True)
+class LatentChain:
+    """A denoiser over z between encoder and decoder, in the form `Collapsed` has: the state is z, (B, D)."""
+
+    space: LatentRows
+    denoiser: Denoiser
+    """E[z_0 | z_t]."""
+
+    def lift(self, x: SparseRows) -> Tensor:
+        """The mean of q(z given the row). Args: x: (B, I). Returns: (B, D)."""
+        return self.space.encode(x)
+
+    def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """The denoiser itself. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
+        return self.denoiser(u, t, cond)
+
+    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """What the decoder reads: the answer. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
+        return self.denoiser(u, t, cond)
+
+    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
+        """Decoded. Args: points: (B, D).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""
+        return self.space.decode(points, items)
+
+    def noise(self, source: Noise) -> Noise:
+        """The source as it is."""
+        return source
 
 
 class LDiffRec:
@@ -92,7 +119,8 @@ class LDiffRec:
     def __init__(self, config: LDiffRecConfig, space: LatentRows, denoiser: MLPDenoiser) -> None:
         """Wrap trained networks."""
         self.config, self.space, self.denoiser = config, space, denoiser
-        self.chain = Dense(as_denoiser(denoiser, config.prediction, config.noise_schedule()))
+        chain = LatentChain(space, as_denoiser(denoiser, config.prediction, config.noise_schedule()))
+        self.answering = Answering("l-diffrec", config, chain, space.out.weight, config.row_dropout)
 
     @classmethod
     def fit(
@@ -116,7 +144,7 @@ class LDiffRec:
         if context.initial is None:
             space = LatentRows.of(groups, config.latent, config.encoder_hidden, generator=first)
         else:
-            space = LatentRows.like(_part(context.initial, "space."), groups, generator=first)
+            space = LatentRows.like(part_of(context.initial, "space."), groups, generator=first)
         denoiser = _denoiser(config, sizes_for(config.condition, data), first)
         if context.initial is not None:
             take_over(_both(space, denoiser), context.initial)
@@ -137,50 +165,12 @@ class LDiffRec:
         return self.config.steps or self.config.levels
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Recommender.recommend`; honours steps, start, with conditions guidance_scale, and where noise is drawn
-
-        draws and temperature.
-        """
-        plan = planned("l-diffrec", self.config, options)
-
-        def answer(some: Query) -> Ranking:
-            u, points, cond = self._descend(plan, some, seed)
-            return self._ground(plan, u, plan.last, points, cond, some, k)
-
-        with torch.inference_mode():
-            width = self.n_items if options.draws > 1 else 1
-            return in_blocks(query.to(self.space.out.weight.device), options.draws, width, answer)
+        """As `Answering.recommend`."""
+        return self.answering.recommend(query, k, options=options, seed=seed)
 
     def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
         """As `Stepwise.walk`."""
-        plan, states = planned("l-diffrec", self.config, options), list[tuple[int, Tensor]]()
-        with torch.inference_mode():
-            query = query.to(self.space.out.weight.device)
-            seen: OnStep = lambda t, u, _: states.append((t, u.clone()))  # noqa: E731
-            u, points, cond = self._descend(plan, query, seed, seen)
-            levels = {t: state for t, state in states if t > plan.last}  # a second look at a level is the later one
-            levels[plan.last] = u
-            return [(t, self._ground(plan, state, t, points, cond, query, k)) for t, state in levels.items()]
-
-    def _descend(
-        self, plan: Plan, query: Query, seed: int, on_step: OnStep | None = None
-    ) -> tuple[Tensor, Denoiser, Condition | None]:
-        """Run the chain of every draw, from the mean of q(z given the row): as `Plan.descend`."""
-        config, weight = self.config, self.space.out.weight
-        everyone = query.fanned(plan.options.draws) if plan.options.draws > 1 else query
-        rows = weigh(everyone.history, config, self.n_items, everyone.at_us).to(weight.device, weight.dtype)
-        source = plan.source(query, seed)
-        if plan.start == THINNED:
-            rows = thinned_history(rows, config.row_dropout, source)
-        cond = condition_of(config.condition, everyone, config.history_length)
-        return plan.descend(self.chain, self.space.encode(rows), cond, source, on_step)
-
-    def _ground(
-        self, plan: Plan, u: Tensor, t: int, points: Denoiser, cond: Condition | None, query: Query, k: int
-    ) -> Ranking:
-        """The items that the decoded estimate of z_0 at level t ranks highest. Args: u: (B S, D)."""
-        z = points(u, torch.full((len(u),), t, device=u.device), cond)
-        return grounded(z, self.space.decode, self.n_items, query, k, plan.options.draws)
+        return self.answering.walk(query, k, options=options, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
         """The weights of both networks by name."""
@@ -190,9 +180,8 @@ class LDiffRec:
     def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
         """Rebuild from `state`."""
         assert isinstance(config, LDiffRecConfig)
-        space = LatentRows.like(_part(state, "space."), state["space.groups"])
-        sizes = sizes_of(_part(state, "denoiser.conditioner."), config.condition)
-        denoiser = _denoiser(config, sizes, None)
+        space = LatentRows.like(part_of(state, "space."), state["space.groups"])
+        denoiser = _denoiser(config, config.sizes_in(part_of(state, "denoiser."), space.n_items), None)
         both = _both(space, denoiser)
         both.to(device, state["space.out.weight"].dtype).load_state_dict(dict(state))
         both.eval()
@@ -211,11 +200,7 @@ def _groups(config: LDiffRecConfig, data: FitData, context: FitContext, vectors:
 
 def _denoiser(config: LDiffRecConfig, sizes: Mapping[str, int], generator: torch.Generator | None) -> MLPDenoiser:
     """The network over z, its first weights drawn. Args: sizes: as `Conditioner`'s."""
-    conditioner = None
-    if sizes:
-        conditioner = Conditioner(
-            sizes, config.condition_width, history_length=config.history_length, generator=generator
-        )
+    conditioner = config.make_conditioner(sizes, generator)
     return MLPDenoiser(
         config.latent, config.hidden, time_width=config.time_width, conditioner=conditioner, generator=generator
     )
@@ -223,7 +208,3 @@ def _denoiser(config: LDiffRecConfig, sizes: Mapping[str, int], generator: torch
 
 def _both(space: LatentRows, denoiser: MLPDenoiser) -> nn.ModuleDict:
     return nn.ModuleDict({"space": space, "denoiser": denoiser})
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from rediffuse.denoisers.mlp import MLPDenoiser
 from rediffuse.models.gaussian import GaussianConfig, Objective
-from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser
 from rediffuse.spaces.latent import LatentRows
 from rediffuse.training.annealing import Ramp
 from rediffuse.training.corruption import drop
 from rediffuse.training.loop import TrainingConfig
 from rediffuse.training.moments import Moments, drawn
 from rediffuse.training.rows import shuffled
-from rediffuse.types import Condition, SparseRows
+from rediffuse.types import SparseRows
 
 
 class LDiffRecConfig(GaussianConfig):
@@ -103,24 +101,9 @@ class LatentTraining:
         left = replace(row, values=drop(row.values, self.config.row_dropout, generator))
         mu, log_variance = (part.to(row.values.dtype) for part in self.space.posterior(left))
         z0 = mu + torch.exp(log_variance / 2) * torch.empty_like(mu).normal_(generator=generator)
-        diffusion, z0_hat = self._diffused(z0, cond, generator)
+        diffusion, z0_hat = self.objective.loss(self.denoiser, z0, cond, generator)
         logits = self.space.decode(z0_hat)
         error = -((left if self.training.official else wanted).dense() * logits.log_softmax(dim=1)).sum(1)
         divergence = (mu.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
         loss = error + self.beta.next() * divergence + self.weight.next() * diffusion["loss"]
         return {**diffusion, "loss": loss, "error": error, "divergence": divergence, "diffusion": diffusion["loss"]}
-
-    def _diffused(
-        self, z0: Tensor, cond: Condition | None, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The diffusion loss, and the estimate of z_0 that the decoder reads. Args: z0: (B, D)."""
-        seen: list[Tensor] = []
-
-        def network(z_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-            seen.append(z_t)
-            return self.denoiser(z_t, t, cond)
-
-        values, answer = self.objective.loss(network, z0, cond, generator)
-        answered: Denoiser = lambda *_: answer  # noqa: E731 # pyright: ignore[reportUnknownLambdaType]
-        estimate = as_denoiser(answered, self.config.prediction, self.objective.schedule)
-        return values, estimate(seen[0], values["level"], cond)

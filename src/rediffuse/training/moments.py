@@ -83,6 +83,7 @@ class Moments:
         contexts = {
             name: Context(c.per, (c.values if c.per == "event" else c.values[known]).to(device), c.names)
             for name, c in data.contexts.items()
+            if name in config.condition
         }
         return cls(data.history.select(known).to(device), contexts, config, data.n_items)
 

@@ -40,6 +40,8 @@ class _Moved:
     """(U,) share of the list that is of the season asked."""
     before: Values
     """(U,) the same of the list with the season as it is."""
+    opposite: Values
+    """(U,) the area for the one season that lies farthest from the one that was on."""
 
 
 def guidance_sweep(examined: Examined, conditions: Sequence[str]) -> Study:
@@ -85,6 +87,7 @@ def _mean(values: Values) -> Interval:
 def _told(moved: _Moved) -> dict[str, Interval]:
     return {
         "season auroc": _mean(moved.auroc),
+        "opposite season auroc": _mean(moved.opposite),
         "share of the season": _mean(moved.asked),
         "share before": _mean(moved.before),
     }
@@ -113,17 +116,20 @@ def _sample(examined: Examined) -> Query:
 def _moves(examined: Examined, query: Query, of: Mapping[str, NDArray[np.bool_]], options: Options) -> _Moved:
     """Ask for every season that is not on. Args: of: season -> (I,) whether an item is of it."""
     seasonal = np.logical_or.reduce(list(of.values()))
-    on = _nearest(query.context[SEASON], list(of))
-    columns: list[list[Values]] = [[], [], []]
+    apart = _apart(query.context[SEASON], list(of))
+    on, opposite = apart.argmin(axis=1), apart.argmax(axis=1)
+    columns: list[list[Values]] = [[], [], [], []]
     plain, before = _scores(examined, query, options), _lists(examined, query, options)
     for place, (name, belongs) in enumerate(of.items()):
         share = torch.full_like(query.context[SEASON], SEASONS[name])
         other = replace(query, context={**query.context, SEASON: share})
         gain = (_scores(examined, other, options) - plain)[:, seasonal]
+        area = auroc(gain, belongs[seasonal])
         found = (
-            auroc(gain, belongs[seasonal]),
+            area,
             _share(_lists(examined, other, options), belongs),
             _share(before, belongs),
+            np.where(opposite == place, area, np.nan),
         )
         for column, values in zip(columns, found, strict=True):
             column.append(np.where(on == place, np.nan, values))
@@ -143,11 +149,10 @@ def auroc(scores: Values, positive: NDArray[np.bool_]) -> Values:
     return (ranks[:, positive].sum(axis=1) - ones * (ones + 1) / 2) / (ones * zeros)
 
 
-def _nearest(share: torch.Tensor, names: Sequence[str]) -> NDArray[np.int64]:
-    """The season that each moment lies in the middle of, or next to, (U,)."""
-    middles = np.array([SEASONS[name] for name in names])
-    apart = np.abs(share.numpy()[:, None] - middles)
-    return np.minimum(apart, 1 - apart).argmin(axis=1)
+def _apart(share: torch.Tensor, names: Sequence[str]) -> Values:
+    """How far each moment lies from the middle of each season, in years, (U, seasons)."""
+    apart = np.abs(share.numpy()[:, None] - np.array([SEASONS[name] for name in names]))
+    return np.minimum(apart, 1 - apart)
 
 
 def _scores(examined: Examined, query: Query, options: Options) -> Values:
@@ -192,7 +197,8 @@ def _blocks(found: Mapping[float, Mapping[str, Interval]], metric: str, conditio
     ]
     note = (
         f"Guided by {wording.listed(conditions)}. AUROC: the chance that asking for a season raises the score of an item "
-        "of it by more than that of an item of another season; 0.5 is no steering."
+        "of it by more than that of an item of another season, over the seasons that were not on and for the opposite one "
+        "alone; 0.5 is no steering."
     )
     return [
         Bullets(_said(found, metric)),
