@@ -172,3 +172,13 @@ def test_values_do_not_change(value: object) -> None:
     name = fields(value)[0].name  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         setattr(value, name, None)
+
+
+def test_batches_may_need_a_fallback_or_not() -> None:
+    plain = Ranking(torch.tensor([[1, 0]]), torch.tensor([[0.5, 0.25]]))
+    fallen = Ranking(torch.tensor([[2, 1]]), torch.tensor([[9.0, 8.0]]), fallback=torch.tensor([1]))
+    for parts, codes in (((plain, fallen), [0, 1]), ((fallen, plain), [1, 0])):
+        found = Ranking.joined(parts).fallback
+        assert found is not None
+        assert found.tolist() == codes
+    assert Ranking.joined((plain, plain)).fallback is None

@@ -24,7 +24,7 @@ class Recommended:
     spread: float | None = None
     """Standard deviation of the score over draws; None where there were none."""
     probability: float | None = None
-    """Share of the draws that have the item among their own k; None where there were none."""
+    """What `Answer.probability_of` says; None where nothing is known."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values; what is not known is left out."""
@@ -40,10 +40,16 @@ class Answer:
     """Ids of the history that the model has never seen; they were left out."""
     fallback: str | None = None
     """Why the list is not the method's own: "empty_history", else None."""
+    probability_of: str | None = None
+    """Of what the places have a probability.
+
+    "consumption": that this person takes the item within a time as long as the selection part, if anything new at all
+    (`evaluation/consumption.py`); "top_k": share of the draws that have the item among their own k; None: of nothing.
+    """
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        return {"items": [r.to_json() for r in self.items], "unknown": list(self.unknown), "fallback": self.fallback}
+        return {**vars(self), "items": [r.to_json() for r in self.items], "unknown": list(self.unknown)}
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,10 @@ class Model:
             for n, score, spread, probability in zip(*columns, strict=True)
             if n >= 0
         )
-        reason = Fallback.NONE if ranking.fallback is None else Fallback(int(ranking.fallback[0]))
-        return Answer(items, tuple(unknown), reason.name.lower() if reason else None)
+        reason = Fallback(int(ranking.reasons[0]))
+        told = any(place.probability is not None for place in items)
+        of = ranking.probability_of if told else None
+        return Answer(items, tuple(unknown), reason.name.lower() if reason else None, of)
 
 
 def _told(value: float | None) -> float | None:

@@ -278,9 +278,9 @@ class Ranking:
     spread: Tensor | None = None
     """(B, K) float32, standard deviation over draws."""
     probability: Tensor | None = None
-    """(B, K) float32."""
+    """(B, K) float32; NaN where nothing is known."""
     probability_of: str | None = None
-    """What `probability` is of: "top_k" or "consumption"."""
+    """What `probability` is of: "top_k", to stand in the list of a draw, or "consumption", to be taken."""
     fallback: Tensor | None = None
     """(B,) int64, a `Fallback` code; None: the method itself answered everywhere."""
 
@@ -290,15 +290,21 @@ class Ranking:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Lists of several batches, one after the other; all tell the same."""
+        """Lists of several batches, one after the other; all tell the same, but some may need no fallback."""
 
         def column(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
             return None if values[0] is None else torch.cat(values)
 
         items, scores = (torch.cat([getattr(part, name) for part in parts]) for name in ("items", "scores"))
+        fallback = None if all(part.fallback is None for part in parts) else torch.cat([part.reasons for part in parts])
         of = parts[0].probability_of
-        return cls(items, scores, column("spread"), column("probability"), of, column("fallback"))
+        return cls(items, scores, column("spread"), column("probability"), of, fallback)
+
+    @property
+    def reasons(self) -> Tensor:
+        """(B,) int64, a `Fallback` code for every list."""
+        return self.items.new_zeros(len(self)) if self.fallback is None else self.fallback
 
     def select(self, rows: Tensor) -> Self:
         """The lists of the given subjects, in the given order. Args: rows: (b,) int64."""

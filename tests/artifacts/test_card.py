@@ -138,6 +138,15 @@ def test_limits_follow_from_the_facts():
     )
 
 
+def test_what_its_probabilities_are_of_is_told():
+    assert "It tells no probability of being taken" in part(write(), "Intended use and limits")
+    text = write(calibrator={"level": {"secret": 1}, "curve": None})
+    said = part(text, "Intended use and limits")
+    assert "A probability of being taken is for a time as long as valid, where it was fitted" in said
+    assert "It drifts" in said
+    assert "secret" not in text
+
+
 def test_how_to_load_names_items_that_it_knows():
     said = part(write(), "How to load")
     assert "model.recommend(history=['a', 'b c'], k=10)" in said

@@ -17,6 +17,8 @@ from rediffuse import registry
 from rediffuse.artifacts import FORMAT_VERSION, ModelFolder, read_model, write_model
 from rediffuse.artifacts.card import card
 from rediffuse.errors import ArtifactError, InvalidInput
+from rediffuse.evaluation.calibration import Beta, Calibrator, Isotonic, Logistic
+from rediffuse.evaluation.consumption import KNOWN
 from rediffuse.files import MANIFEST, sha256
 
 FILES = {"model.json", "weights.safetensors", "vocabulary.parquet", "README.md"}
@@ -71,6 +73,44 @@ def test_a_folder_gives_back_what_was_written(folder: Path) -> None:
     assert found.tensors.keys() == wanted.tensors.keys()
     assert torch.equal(found.tensors["counts"], wanted.tensors["counts"])
     assert json.loads((folder / "model.json").read_text())["format_version"] == FORMAT_VERSION == 1
+
+
+LEVEL = Logistic(KNOWN, (0.0,) * 4, (1.0,) * 4, (1.0, -1.0, 0.5, 0.1), -3.0)
+
+
+@pytest.mark.parametrize("curve", [None, Isotonic((0.1, 0.2), (0.05, 0.3)), Beta(1.0, 0.5, 0.0)])
+def test_a_calibrator_comes_back_as_it_was(tmp_path: Path, curve: Isotonic | Beta | None) -> None:
+    wanted = Calibrator(LEVEL, curve)
+    write_model(tmp_path / "model", made(calibrator=wanted))
+    assert read_model(tmp_path / "model").calibrator == wanted
+    assert "A probability of being taken is for a time as long as" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_folder_without_a_calibrator_tells_no_probability(folder: Path) -> None:
+    assert read_model(folder).calibrator is None
+    alter(folder, lambda facts: facts.pop("calibrator"))
+    assert read_model(folder).calibrator is None
+    answer = registry.load(folder).recommend(["a"])
+    assert (answer.probability_of, answer.items[0].probability) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        3,
+        {},
+        {"level": {"kind": "os.system"}, "curve": None},
+        {"level": {**LEVEL.to_json(), "names": ["score", "age", "rank", "popularity"]}, "curve": None},
+        {"level": {**LEVEL.to_json(), "weight": ["a", "b", "c", "d"]}, "curve": None},
+        {"level": {**LEVEL.to_json(), "weight": [1.0]}, "curve": None},
+        {"level": {**LEVEL.to_json(), "intercept": float("nan")}, "curve": None},
+        {"level": LEVEL.to_json(), "curve": {"kind": "isotonic", "x": [0.1], "y": []}},
+    ],
+)
+def test_a_calibrator_that_cannot_work_is_refused(folder: Path, values: object) -> None:
+    alter(folder, lambda facts: facts.update(calibrator=values))
+    with pytest.raises(ArtifactError, match=r"The calibrator in .* cannot be used"):
+        read_model(folder)
 
 
 def test_the_card_is_that_of_its_facts(folder: Path) -> None:

@@ -23,7 +23,15 @@ from rediffuse.protocols import Recommender
 from rediffuse.types import Options, Query, Ranking
 from tests.cli.conftest import Command
 
-SCHEMA = {"user": pl.String, "rank": pl.Int32, "item": pl.String, "score": pl.Float32, "fallback": pl.String}
+SCHEMA = {
+    "user": pl.String,
+    "rank": pl.Int32,
+    "item": pl.String,
+    "score": pl.Float32,
+    "probability": pl.Float32,
+    "probability_of": pl.String,
+    "fallback": pl.String,
+}
 
 
 def every(shop: Path, to: Path, *more: object) -> tuple[object, ...]:
@@ -50,6 +58,13 @@ def test_everybody_gets_the_list_they_would_get_alone(
         assert rows["item"].to_list() == [place["item"] for place in alone]
         assert rows["score"].to_list() == pytest.approx([place["score"] for place in alone], rel=1e-5)
         assert rows["rank"].to_list() == [1, 2, 3, 4, 5]
+        assert rows["probability"].to_list() == pytest.approx([place["probability"] for place in alone], rel=1e-5)
+    unknown = frame.filter(pl.col("probability").is_null())
+    assert unknown["fallback"].is_not_null().all()
+    assert frame.filter(pl.col("fallback").is_not_null())["probability"].is_null().all()
+    assert frame["probability_of"].is_null().equals(frame["probability"].is_null(), check_names=False)
+    assert frame["probability_of"].drop_nulls().unique().to_list() == ["consumption"]
+    assert not frame["probability"].is_nan().any()
 
 
 def test_the_kinds_of_files_hold_the_same(command: Command, shop: Path, model: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_what_is_known_of_a_place_by_hand() -> None:
     # Popularity of a fallback is no score of the method.
     assert found.features["score"] == pytest.approx(np.array([[0.9, 0.4], [0.65, 0.65]]))
     assert found.features["history length"][:, 0] == pytest.approx(np.log([4, 1]))
-    assert found.features["popularity"][0] == pytest.approx(np.log([3, 6]))
+    assert found.features["popularity"][0] == pytest.approx(np.log([3 / 21, 6 / 21]))
     # Without items 0 and 1 the first user's popularity list is 2, 4, 3; the second's is 0, 1, 2, 4, 3.
     assert np.exp(found.popularity["rank"])[found.there] == pytest.approx([2, 1, 5])
     assert found.signals["history length"].tolist() == [-3, 0]
@@ -148,11 +148,19 @@ def test_what_is_known_of_a_place_by_hand() -> None:
 def test_draws_are_features_and_signals_where_there_are_any() -> None:
     gone = float("nan")
     found = judged(
-        spread=torch.tensor([[0.2, 0.4], [gone, gone]]), probability=torch.tensor([[1.0, 0.5], [gone, gone]])
+        spread=torch.tensor([[0.2, 0.4], [gone, gone]]),
+        probability=torch.tensor([[1.0, 0.5], [gone, gone]]),
+        probability_of="top_k",
     )
     assert found.signals["draws: spread"] == pytest.approx([0.3, 0.3])
     assert found.features["top-K probability"][1] == pytest.approx([0.75, 0.75])
     assert found.signals["draws: entropy"][0] == pytest.approx(np.log(2) / 2)
+
+
+def test_a_probability_of_being_taken_is_no_draw() -> None:
+    """A calibrator must not be fed with what another one has made."""
+    found = judged(probability=torch.full((2, 2), 0.5), probability_of="consumption")
+    assert found.features.keys() == judged().features.keys()
 
 
 def test_no_user_is_told_by_what_was_fitted_to_it(examined: Examined) -> None:
@@ -178,6 +186,12 @@ def test_a_model_that_knows_is_found_to(study: Study) -> None:
     assert signals["expected precision"]["below_random"]["low"] > 0
     assert values["risk"]["best possible below random"] > signals[values["risk"]["surest"]]["below_random"]["mean"]
     assert signals["history length"]["over"].keys() == {"score margin"}
+    best, random = values["risk"]["best possible"], values["risk"]["random"]
+    for signal in signals.values():
+        excess = signal["excess_below_random"]
+        assert excess["mean"] == pytest.approx(1 - signal["e_aurc"] / (random - best))
+        assert excess["low"] <= excess["mean"] <= excess["high"] <= 1
+    assert signals["expected precision"]["excess_below_random"]["low"] > 0
     assert values["shift over time"]["probabilities"]["ece"] < 0.1
     json.dumps(values, allow_nan=False)
 
@@ -187,6 +201,9 @@ def test_the_page_says_it_in_words_first_and_shows_it(study: Study) -> None:
     words = [block.words for block in blocks if block.tag == "text"]
     assert words[0].startswith("The probability of each of the first 20 places is wrong by 0.")
     assert "better than what popularity alone says" in words[0]
+    assert re.search(
+        r"the excess over that best possible order is [\d.]+\u00a0% smaller than that of a random", words[2]
+    )
     assert any(word.startswith(("Draws are worth", "Draws do not beat")) for word in words)
     assert any("Over time: fitted on the selection part" in word for word in words)
     pictures = [block for block in blocks if block.tag == "picture"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rediffuse.errors import InvalidInput
+from rediffuse.errors import InvalidInput, UnsupportedOption
 from rediffuse.grounding.diverse import Diverse, _falling
 from rediffuse.types import Options, Query, Ragged, Ranking
 
@@ -80,10 +80,43 @@ def test_draws_are_asked_one_by_one_with_seeds_of_their_own() -> None:
     diverse = Diverse(model, reranker="merged", shortlist=6, draws=3)
     diverse.recommend(QUERY, 3, options=Options(diversity=0.5), seed=4)
     assert model.asked[0] == (6, Options(), 4)
-    assert model.asked[1:] == [(6, Options(start="noised_history"), seed) for seed in (5, 6, 7)]
+    assert model.asked[1:] == [(6, Options(start="thinned_history"), seed) for seed in (5, 6, 7)]
     model.asked.clear()
     diverse.recommend(QUERY, 3, options=Options(diversity=0.5, draws=2, start="pure_noise"), seed=4)
     assert model.asked[1:] == [(6, Options(start="pure_noise"), seed) for seed in (5, 6)]
+
+
+def test_draws_begin_where_the_model_can_begin() -> None:
+    class Able(Numbered):
+        def __init__(self, *starts: str | None) -> None:
+            super().__init__()
+            self.starts = starts
+
+        def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+            if options.start not in self.starts:
+                raise UnsupportedOption(f"cannot begin at {options.start}")
+            return super().recommend(query, k, options=options, seed=seed)
+
+    model = Able(None, "pure_noise")
+    merged = Diverse(model, reranker="merged", shortlist=6, draws=2)
+    merged.recommend(QUERY, 3, options=Options(diversity=0.5))
+    assert [options.start for _, options, _ in model.asked] == [None, "pure_noise", "pure_noise"]
+    with pytest.raises(UnsupportedOption, match="cannot begin at history"):
+        merged.recommend(QUERY, 3, options=Options(diversity=0.5, start="history"))
+    with pytest.raises(
+        UnsupportedOption, match=r"merged needs a model that can draw.*pure_noise.*Take another re-ranker"
+    ):
+        Diverse(Able(None), reranker="merged").recommend(QUERY, 3, options=Options(diversity=0.5))
+
+
+def test_the_re_ranker_unless_told_otherwise_is_max_sum() -> None:
+    options = Options(diversity=0.6)
+    plain = Diverse(Numbered(), VECTORS).recommend(QUERY, 5, options=options)
+    named, other = (
+        Diverse(Numbered(), VECTORS, reranker=name).recommend(QUERY, 5, options=options) for name in ("max_sum", "mmr")
+    )
+    assert torch.equal(plain.items, named.items)
+    assert not torch.equal(plain.items, other.items)
 
 
 def test_categories_are_those_of_the_history() -> None:

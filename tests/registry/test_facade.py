@@ -84,6 +84,7 @@ def test_an_answer_as_json() -> None:
         "items": [{"item": "a", "title": "A", "score": 0.5}],
         "unknown": ["x"],
         "fallback": "empty_history",
+        "probability_of": None,
     }
 
 
@@ -141,7 +142,7 @@ def test_what_is_told_changes_the_answer_and_guidance_more(steered: Model, histo
     answers = [steered.recommend(history, 240, context=context) for context in asked]
     assert len({answer.items for answer in answers}) == 4
     strong = steered.recommend(history, 240, context=asked[2], options=Options(guidance_scale={"season": 3.0}))
-    assert strong.items != answers[2].items
+    assert [place.item for place in strong.items] != [place.item for place in answers[2].items]
     none = steered.recommend(history, 240, context=asked[2], options=Options(guidance_scale={"season": 0.0}))
     scores = [{place.item: place.score for place in answer.items} for answer in (none, answers[0])]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4, abs=1e-6)
@@ -169,9 +170,38 @@ def test_several_draws_say_how_sure_each_place_is(steered: Model, history: list[
         assert place.probability is not None
         assert place.spread > 0
         assert place.probability * 8 == pytest.approx(round(place.probability * 8), abs=1e-5)
-    plain = json.loads(json.dumps(answer.to_json()))["items"][0]
-    assert set(plain) == {"item", "title", "score", "spread", "probability"}
-    assert set(steered.recommend(history, 5).to_json()["items"][0]) == {"item", "title", "score"}  # type: ignore[index]
+    plain = json.loads(json.dumps(answer.to_json()))
+    assert plain["probability_of"] == "top_k"
+    assert set(plain["items"][0]) == {"item", "title", "score", "spread", "probability"}
+
+
+def test_without_draws_each_place_has_a_probability_of_being_taken(
+    steered: Model, model: Model, history: list[str]
+) -> None:
+    """With every method, alone or among others; not where it was never looked at."""
+    for one in (steered, model):
+        alone = one.recommend(history, 5)
+        plain = json.loads(json.dumps(alone.to_json(), allow_nan=False))
+        assert plain["probability_of"] == "consumption"
+        assert all(0 < place["probability"] < 1 and "spread" not in place for place in plain["items"])
+        empty, again = one.recommend_many([[], history], 5)
+        assert [place.item for place in again.items] == [place.item for place in alone.items]
+        assert [place.probability for place in again.items] == pytest.approx(
+            [place.probability for place in alone.items], rel=1e-4
+        )
+        assert (empty.probability_of, {place.probability for place in empty.items}) == (None, {None})
+        few = one.recommend(history, 5, candidates=one.items.ids[-9:])
+        assert (few.probability_of, {place.probability for place in few.items}) == (None, {None})
+    varied = model.recommend(history, 5, options=Options(diversity=0.5))
+    known = {place.item: place.probability for place in model.recommend(history, 100).items}
+    assert [place.probability for place in varied.items] == [known[place.item] for place in varied.items]
+
+
+def test_a_calibrator_is_fitted_only_for_what_is_kept(tiny: Dataset) -> None:
+    chosen, run = registry.recipe("ease", "atelier"), RunConfig(device="cpu", threads=1)
+    assert registry.fit(chosen, tiny, Protocol(), run, refit=False).folder.calibrator is None
+    kept = registry.fit(chosen, tiny, Protocol(refit=("train", "valid")), run)
+    assert kept.folder.calibrator == registry.fit(chosen, tiny, Protocol(), run).folder.calibrator is not None
 
 
 def test_a_fallback_among_draws_is_still_json(steered: Model, history: list[str]) -> None:

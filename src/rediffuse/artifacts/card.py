@@ -38,10 +38,10 @@ def card(facts: Mapping[str, Any], *, items: Sequence[str], numbers: int) -> str
         ("Licence", _licence(facts)),
     ]
     shown = [part if isinstance(part, str) else f"## {part[0]}\n\n{part[1]}" for part in parts]
-    raw = {key: value for key, value in facts.items() if key != "made"}
+    raw = {key: value for key, value in facts.items() if key not in ("made", "calibrator")}
     raw["made"] = {key: value for key, value in made.items() if key != "course"}
     block = fenced(json.dumps(raw, indent=1, ensure_ascii=False), "json")
-    return "\n\n".join([*shown, details("model.json, without the learning curve", block)]) + "\n"
+    return "\n\n".join([*shown, details("model.json, without learning curve and calibrator", block)]) + "\n"
 
 
 def _head(facts: Mapping[str, Any], made: Mapping[str, Any], items: int, numbers: int) -> str:
@@ -66,8 +66,21 @@ def _limits(facts: Mapping[str, Any]) -> str:
     ]
     if repeats:
         out.append("Measured on new items only: where repeats are wanted, measure again.")
+    out.append(_promise(facts))
     out += [f"Its figures are a leak: {leak}." for leak in protocol.get("leak") or ()]
     return "\n".join(f"- {escape(line)}" for line in out)
+
+
+def _promise(facts: Mapping[str, Any]) -> str:
+    """What its probabilities are of, and how long they hold."""
+    if not facts.get("calibrator"):
+        return "It tells no probability of being taken: none was fitted, or too little was taken to fit one."
+    part = (facts["protocol"].get("selection") or {}).get("relevant", "the selection part")
+    return (
+        f"A probability of being taken is for a time as long as {part}, where it was fitted, and for people who take "
+        "anything new in it. It drifts: for EASE on ml-1m_clean it was wrong by .006 on average in the same period, by .025 "
+        "in the later, longer one."
+    )
 
 
 def _load(items: Sequence[str]) -> str:

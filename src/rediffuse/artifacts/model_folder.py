@@ -1,6 +1,6 @@
 """The folder of a trained model.
 
-    model.json            method, settings, protocol, metrics, data, versions, format_version
+    model.json            method, settings, protocol, metrics, calibrator, data, versions, format_version
     weights.safetensors   all that was learned
     vectors.safetensors   what items are alike, where the data told (`spaces/item_vectors.py`)
     vocabulary.parquet    item ids in the order of their numbers, title, users per item
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rediffuse.artifacts.card import card
-from rediffuse.errors import ArtifactError, say
+from rediffuse.errors import ArtifactError, InvalidInput, say
+from rediffuse.evaluation.calibration import Calibrator
+from rediffuse.evaluation.consumption import KNOWN
 from rediffuse.files import new_folder, open_folder, write_json, write_text
 
 FORMAT_VERSION = 1
@@ -61,6 +64,8 @@ class ModelFolder:
     """Versions, seconds, and what else the card tells (`card`)."""
     vectors: Tensor | None = None
     """(I, D) float32, rows of length 1 or 0: inner products tell how alike two items are."""
+    calibrator: Calibrator | None = None
+    """What the places of a list are worth (`evaluation/consumption.py`); None where the selection part told too little."""
 
 
 def write_model(folder: Path, model: ModelFolder) -> None:
@@ -81,7 +86,11 @@ def write_model(folder: Path, model: ModelFolder) -> None:
         pl.DataFrame(table, schema={"item": pl.String, "title": pl.String, "users": pl.Float32}).write_parquet(
             place / "vocabulary.parquet"
         )
-        facts = {"format_version": FORMAT_VERSION, **{key: getattr(model, key) for key in (*REQUIRED, "made")}}
+        facts = {
+            "format_version": FORMAT_VERSION,
+            **{key: getattr(model, key) for key in (*REQUIRED, "made")},
+            "calibrator": model.calibrator and model.calibrator.to_json(),
+        }
         write_json(place / "model.json", facts)
         numbers = sum(tensor.numel() for tensor in model.tensors.values())
         write_text(place / "README.md", card(facts, items=model.items, numbers=numbers))
@@ -117,4 +126,22 @@ def read_model(folder: Path) -> ModelFolder:
         tensors=tensors,
         made=facts.get("made", {}),
         vectors=vectors,
+        calibrator=_calibrator(folder, facts.get("calibrator")),
+    )
+
+
+def _calibrator(folder: Path, values: Any) -> Calibrator | None:
+    """What `Calibrator.to_json` wrote, once it is clear that it works. Raises: ArtifactError."""
+    if values is None:
+        return None
+    try:
+        found = Calibrator.from_json(values)
+        told = found({name: np.zeros(1) for name in KNOWN})
+        if np.all(np.isfinite(told)):
+            return found
+        reason = "it tells no numbers"
+    except (InvalidInput, KeyError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise ArtifactError(
+        say(f"The calibrator in {str(folder)!r} cannot be used", got=reason, remedy="Train the model anew")
     )

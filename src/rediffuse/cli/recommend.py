@@ -107,7 +107,12 @@ def show_answer(title: str, answer: Answer) -> None:
     }
     if any(r.spread is not None for r in answer.items):
         columns["spread"] = [f"{r.spread or 0:.4f}" for r in answer.items]
+    if answer.probability_of == "top_k":
         columns["in the list of"] = [f"{r.probability or 0:.0%} of draws" for r in answer.items]
+    if answer.probability_of == "consumption":
+        columns["taken by"] = [
+            "–" if r.probability is None else f"{r.probability:.1%} of such users" for r in answer.items
+        ]
     show_table(title, tuple(columns), list(zip(*columns.values(), strict=True)))
 
 

@@ -71,7 +71,10 @@ class Asked:
         return self.users.split(PART)
 
     def answers(self) -> Callable[[Tensor], pl.DataFrame]:
-        """What gives the rows of some users: user, rank (from 1), item, score, fallback (null: the method's own)."""
+        """What gives the rows of some users: user, rank (from 1), item, score, spread where there were draws, fallback.
+
+        Where probabilities are told, `probability` and what it is of; null where nothing is known.
+        """
         history = self.dataset.history()
         # Ids are what data and model share: an item they number differently is translated, an unknown one left out.
         number = torch.from_numpy(self.model.items.encode(self.dataset.catalog.items.ids))
@@ -200,16 +203,19 @@ def _join(paths: Sequence[Path], target: Path) -> None:
 
 def _frame(users: Tensor, found: Ranking, user_ids: pl.Series, item_ids: pl.Series) -> pl.DataFrame:
     row, place = (found.items >= 0).nonzero(as_tuple=True)
-    draws = {"spread": found.spread, "probability": found.probability}
-    reason = torch.zeros(len(users), dtype=torch.int64) if found.fallback is None else found.fallback
+    told = {"spread": found.spread, "probability": found.probability}
+    tables = {name: pl.Series(t[row, place].numpy()).fill_nan(None) for name, t in told.items() if t is not None}
+    if "probability" in tables:
+        names = pl.Series([None, found.probability_of], dtype=pl.String)
+        tables["probability_of"] = names.gather(tables["probability"].is_not_null().cast(pl.UInt32))
     return pl.DataFrame(
         {
             "user": user_ids.gather(users[row].numpy()),
             "rank": pl.Series(place.numpy() + 1, dtype=pl.Int32),
             "item": item_ids.gather(found.items[row, place].numpy()),
             "score": pl.Series(found.scores[row, place].numpy(), dtype=pl.Float32),
-            **{name: t[row, place].numpy() for name, t in draws.items() if t is not None},
-            "fallback": FALLBACKS.gather(reason[row].numpy()),
+            **tables,
+            "fallback": FALLBACKS.gather(found.reasons[row].numpy()),
         }
     )
 

@@ -71,7 +71,7 @@ def relevance(scores: Tensor) -> Tensor:
     return found.to(torch.float32).masked_fill(~there, -torch.inf)
 
 
-def rerank(shortlist: Shortlist, k: int, diversity: float, reranker: str = "mmr") -> Tensor:
+def rerank(shortlist: Shortlist, k: int, diversity: float, reranker: str = "max_sum") -> Tensor:
     """The first k places of the new order, as places in the shortlist.
 
     Args: diversity: d, 0 .. 1.   reranker: a name of RERANKERS.

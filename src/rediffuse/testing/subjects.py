@@ -129,6 +129,6 @@ def changed(one: Ranking, other: Ranking) -> bool:
 
     def table(ranking: Ranking, name: str) -> Tensor:
         value: Any = getattr(ranking, name)
-        return torch.zeros(0) if value is None else value
+        return torch.zeros(0) if value is None else value.nan_to_num(nan=-1.0)
 
     return any(not torch.equal(table(one, n), table(other, n)) for n in ("items", "scores", "spread", "probability"))

@@ -1,16 +1,16 @@
 """The lists of a phase, with all that is known beforehand of each place, and what came of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import special
-from torch import Tensor
 
 from rediffuse.evaluation.accuracy import METRICS, hits, ties_against_us
 from rediffuse.evaluation.calibration import Values
+from rediffuse.evaluation.consumption import known_of, own
 from rediffuse.evaluation.evaluate import Task
 from rediffuse.evaluation.study import Examined
 from rediffuse.grounding.steady import BLOCK, ask
@@ -49,8 +49,7 @@ class Answers:
             ask(examined.model, task.query.select(rows), rows % BLOCK, k, options=examined.options, seed=examined.seed)
             for rows in torch.arange(len(task.query)).split(BLOCK)
         ]
-        told = Ranking.joined([replace(part, fallback=_codes(part)) for part in parts])
-        return cls.judged(told, task.query, task.relevant, counts)
+        return cls.judged(Ranking.joined(parts), task.query, task.relevant, counts)
 
     @classmethod
     def judged(cls, ranking: Ranking, query: Query, relevant: Ragged, counts: Values) -> "Answers":
@@ -60,13 +59,12 @@ class Answers:
         length = query.history.lengths.numpy().astype(np.float64)
         known = np.log1p(np.where(there, counts[items], 0.0))
         draws = _of_draws(ranking)
-        features = {
-            "score": _score(ranking, there),
-            "rank": np.broadcast_to(np.log(np.arange(1, items.shape[1] + 1)), items.shape),
-            "popularity": known,
-            "history length": np.broadcast_to(np.log1p(length)[:, None], items.shape),
+        told = {
+            **known_of(ranking, query.history, torch.from_numpy(counts)),
+            "score": _score(ranking, own(ranking).numpy()),
             **draws,
         }
+        features = {name: np.broadcast_to(values, items.shape) for name, values in told.items()}
         top = there[:, :JUDGED]
         signals = {
             "history length": -length,
@@ -90,20 +88,16 @@ class Answers:
         return len(self.users)
 
 
-def _codes(ranking: Ranking) -> Tensor:
-    return torch.zeros(len(ranking), dtype=torch.int64) if ranking.fallback is None else ranking.fallback
-
-
 def _score(ranking: Ranking, there: NDArray[np.bool_]) -> Values:
-    """The method's scores; those of a fallback are of another kind, so the mean of all others stands for them."""
-    own = there & (_codes(ranking).numpy() == 0)[:, None]
+    """The method's own scores; those of a fallback are of another kind, so the mean of all others stands for them."""
     scores = ranking.scores.numpy().astype(np.float64)
-    return np.where(own, scores, scores[own].mean() if own.any() else 0.0)
+    return np.where(there, scores, scores[there].mean() if there.any() else 0.0)
 
 
 def _of_draws(ranking: Ranking) -> dict[str, Values]:
     """Spread and probability of being in the top K, (U, K), where there are draws; fallback lists get the means."""
-    tables = {"spread": ranking.spread, "top-K probability": ranking.probability}
+    drawn = ranking.probability if ranking.probability_of == "top_k" else None
+    tables = {"spread": ranking.spread, "top-K probability": drawn}
     found = {name: table.numpy().astype(np.float64) for name, table in tables.items() if table is not None}
     return {name: _filled(values) for name, values in found.items()}
 

@@ -6,6 +6,7 @@ recommended; a set for a user of the other half holds all items that score no lo
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -65,11 +66,16 @@ class _Seen:
         """(U,) of the next items; -inf where one was not ranked."""
         return np.where(self.found, score(self.next), -np.inf)
 
-    def fit(self) -> Logistic:
-        """Which items are taken next, from all features."""
+    def fit(self) -> Score:
+        """Which items are taken next, from all features, their squares and their products.
+
+        The penalty is small because the mean loss is: of a whole catalog one item is next.
+        """
         columns = {name: np.concatenate((self.next[name], self.others[name])) for name in self.next}
         taken = np.r_[self.found.astype(np.float64), np.zeros(len(self.weight))]
-        return Logistic.fit(columns, taken, times=np.r_[self.found.astype(np.float64), self.weight])
+        times = np.r_[self.found.astype(np.float64), self.weight]
+        fitted = Logistic.fit(_products(columns), taken, times=times, penalty=1e-8)
+        return lambda features: fitted.linear(_products(features))
 
 
 def sets(examined: Examined, counts: Values, half: NDArray[np.bool_]) -> Sets:
@@ -85,7 +91,7 @@ def sets(examined: Examined, counts: Values, half: NDArray[np.bool_]) -> Sets:
     tried, before = dict[str, float](), None
     if apart(examined):
         before = _look(examined, examined.selection, examined.protocol.selection, counts)
-        scores["fitted"] = before.fit().linear
+        scores["fitted"] = before.fit()
         cuts = {name: conformal_threshold(before.scores(score), 1 - LEVELS[0]) for name, score in scores.items()}
         asked = len(examined.selection.query)
         wanted = [(score, np.full((asked, 1), cuts[name])) for name, score in scores.items()]
@@ -189,12 +195,16 @@ def _features(items: NDArray[np.int64], scores: Values, length: NDArray[np.int64
     mean = scores.sum(axis=1, keepdims=True) / n
     scale = np.sqrt((np.where(there, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
     rank = np.arange(1.0, items.shape[1] + 1)[None]
-    long = np.log1p(length.astype(np.float64))[:, None]
     return {
         "score": (scores - mean) / np.maximum(scale, 1e-12),
         "rank": np.log(rank),
         "share": rank / n,
         "popularity": known[items],
-        "history length": long,
-        "history length x rank": long * np.log(rank),
+        "history length": np.log1p(length.astype(np.float64))[:, None],
     }
+
+
+def _products(features: Features) -> Features:
+    """The features, their squares and the products of each two."""
+    pairs = combinations_with_replacement(features.items(), 2)
+    return {**features, **{f"{one} x {other}": first * second for (one, first), (other, second) in pairs}}

@@ -60,6 +60,8 @@ class Signal:
     e_aurc: float
     below_random: Interval
     """1 - AURC / AURC of a random order."""
+    excess_below_random: Interval
+    """1 - E-AURC / E-AURC of a random order: 1 is the best possible order, 0 a random one, whatever the risk."""
     over: Mapping[str, Interval]
     """Rival signal -> AURC less that of the rival, over the same resampled users; below 0 is better."""
     spearman: float
@@ -199,14 +201,16 @@ def _signals(signals: Mapping[str, Values], risk: Values, before: Answers | None
     }
     facing = {name: -values if turned[name] else values for name, values in signals.items()}
     areas = {name: aurc(values, risk) for name, values in facing.items()}
-    random, least = aurc(np.zeros(len(risk)), risk), float(risk_coverage(risk, risk).mean())
+    random, least = aurc(np.zeros(len(risk)), risk), aurc(risk, risk)
+    room = np.maximum(random - least, np.finfo(np.float64).tiny)
     return {
         name: Signal(
             turned=turned[name],
             curve=risk_coverage(values, risk),
             aurc=interval(areas[name]),
-            e_aurc=float(areas[name][0]) - least,
+            e_aurc=float(areas[name][0] - least[0]),
             below_random=interval(1 - areas[name] / random),
+            excess_below_random=interval((random - areas[name]) / room),
             over={rival: interval(areas[name] - areas[rival]) for rival in (HISTORY, MARGIN) if rival != name},
             spearman=_spearman(values, risk),
         )

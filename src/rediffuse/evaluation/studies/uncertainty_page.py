@@ -42,7 +42,9 @@ def _verdict(found: Findings) -> Iterator[str]:
         f"Answering the surest first pays most, seen afterwards, by {found.surest}: the area under risk and coverage is "
         f"{_percent(best.below_random.mean)} ({_percent(best.below_random.low)} to {_percent(best.below_random.high)}) "
         f"below that of a random order. Nobody could get further than {_percent(found.possible)}, the order by the risk "
-        "itself."
+        f"itself: the excess over that best possible order is {_more_or_less(best.excess_below_random.mean)} than that of a "
+        f"random order (95\u00a0% interval {_percent(best.excess_below_random.low)} to "
+        f"{_percent(best.excess_below_random.high)}), whatever the risk is like."
     )
     if found.earlier is not None and found.sets.shifted is not None:
         yield (
@@ -125,6 +127,7 @@ def _risk(found: Findings) -> list[Block]:
             _cell(one.aurc),
             Cell(wording.mean(one.e_aurc)),
             _cell(one.below_random),
+            _cell(one.excess_below_random),
             *(_cell(one.over.get(rival)) for rival in (HISTORY, MARGIN)),
             Cell(wording.signed(one.spearman)),
         ]
@@ -135,13 +138,15 @@ def _risk(found: Findings) -> list[Block]:
         "AURC",
         "E-AURC",
         "below random",
+        "excess below random",
         f"less that of {HISTORY}",
         f"less that of {MARGIN}",
         "Spearman",
     )
     note = (
-        f"All areas are of the same users; a random order has {wording.mean(found.random)}. Turned: on the selection part "
-        "the other end was the sure one."
+        f"All areas are of the same users; a random order has {wording.mean(found.random)}, the best possible "
+        f"{wording.mean(float(found.best.mean()))}: E-AURC is the excess over that, and its share of a random order's, unlike "
+        "the area's, does not depend on how far the risk can fall. Turned: on the selection part the other end was the sure one."
     )
     return [
         Picture(lambda w, n: figures.risk_coverage(orders, found.random, best, width=w, name=n), caption, key),
@@ -208,6 +213,11 @@ def _signed(value: Interval) -> str:
     return (
         f"{wording.signed(value.mean)}, 95\u00a0% interval {wording.signed(value.low)} to {wording.signed(value.high)}"
     )
+
+
+def _more_or_less(share: float) -> str:
+    """How much smaller something is: 33.0 % smaller, 2.1 % larger."""
+    return f"{_percent(abs(share))} {'smaller' if share >= 0 else 'larger'}"
 
 
 def _percent(share: float) -> str:
