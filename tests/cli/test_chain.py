@@ -148,7 +148,9 @@ def test_quickstart_makes_everything_and_may_be_given_again(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(DiffRec, "presets", {"atelier-season": {"hidden": [16], "epochs": 2, "levels": 2, "condition": ["season"]}})
+    monkeypatch.setattr(
+        DiffRec, "presets", {"atelier-season": {"hidden": [16], "epochs": 2, "levels": 2, "condition": ["season"]}}
+    )
     monkeypatch.setattr(quickstart, "METHODS", ("popularity", "diffrec:atelier-season"))
     to = tmp_path / "quick start"
     for _ in range(2):

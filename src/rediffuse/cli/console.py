@@ -106,7 +106,7 @@ def _scale(texts: Sequence[str]) -> float | dict[str, float]:
     except ValueError:
         numbers = []
     named = {name.strip(): number for (name, _, _), number in zip(pairs, numbers, strict=False)}
-    if not numbers or ("" in named and len(pairs) > 1):
+    if not numbers or len(named) < len(pairs) or ("" in named and len(pairs) > 1):
         remedy = "For example: --guidance-scale 2, or --guidance-scale season=2,history=1.5"
         raise InvalidInput(say("--guidance-scale takes a number, or name=number", got=",".join(texts), remedy=remedy))
     return numbers[0] if "" in named else named
@@ -140,7 +140,9 @@ def line(*words: object) -> str:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; the first column is text and may wrap, numbers never do.
+    """Print a table; text and heads may wrap, numbers never do.
+
+    Where the terminal is too narrow for its longest words and its numbers, the table is wider: no cell is lost.
 
     Args: rows: cells as text; a column of which every cell begins like a number holds numbers.
     """

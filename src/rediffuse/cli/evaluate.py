@@ -76,7 +76,7 @@ def evaluate(
     ] = False,
     rival: Annotated[
         list[Path] | None,
-        typer.Option("--rival", help="Another model folder that studies hold beside it; may be repeated."),
+        typer.Option("--rival", help="Another model folder that --diversity-front and --by-history hold beside it; may be repeated."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write a page here: .html (self-contained) or .md.")
@@ -100,7 +100,7 @@ def evaluate(
     if report is not None:
         require_report(report, PAGES)
     folder = read_model(model)
-    check(wanted, folder)
+    check(wanted, folder, rivals=bool(rival))
     dataset = _numbered(Dataset.read(data), folder)
     check_data(folder, dataset)
     found = _protocol(folder, dataset, protocol)

@@ -70,6 +70,8 @@ STUDIES: Mapping[str, Callable[[Bench], Study]] = {
     "samplers": Bench.samplers,
 }
 """Flag of `evaluate` -> what it runs."""
+WITH_RIVALS = ("diversity-front", "by-history")
+"""Those that ask rivals too."""
 
 
 def protocol_of(folder: ModelFolder) -> Protocol:
@@ -77,8 +79,11 @@ def protocol_of(folder: ModelFolder) -> Protocol:
     return Protocol.make({key: folder.protocol[key] for key in Protocol.model_fields if key in folder.protocol})
 
 
-def check(names: Sequence[str], folder: ModelFolder) -> None:
-    """Refuse, before any work, what this model cannot be studied for. Raises: InvalidInput."""
+def check(names: Sequence[str], folder: ModelFolder, *, rivals: bool = False) -> None:
+    """Refuse, before any work, what this model cannot be studied for, and rivals that no study asks. Raises: InvalidInput."""
+    if rivals and not set(names) & set(WITH_RIVALS):
+        remedy = f"Add {' or '.join(f'--{name}' for name in WITH_RIVALS)}, or leave it out"
+        raise InvalidInput(say("--rival needs a study that holds models side by side", remedy=remedy))
     if "guidance" in names and not folder.config.get("condition"):
         remedy = "Train one with: rediffuse train diffrec --set condition=season"
         raise InvalidInput(
@@ -99,21 +104,20 @@ def check_data(folder: ModelFolder, dataset: Dataset) -> None:
 
 
 def rivals_of(paths: Sequence[Path], folder: ModelFolder, dataset: Dataset, device: str) -> Rivals:
-    """Other models by the names of their folders.
+    """Other models by the names of their folders, or by whole paths where a name is taken.
 
     Raises: InvalidInput for one that learned from anything else, or knows other words for a condition than the data.
     """
     out: dict[str, Recommender] = {}
-    for path in paths:
+    for path in dict.fromkeys(path.resolve() for path in paths):
         rival = read_model(path)
         facts = [_learned(one) for one in (rival, folder)]
         if rival.items != folder.items or facts[0] != facts[1]:
             remedy = "Train both on one dataset under one protocol"
             raise InvalidInput(say("A rival has learned from other data than the model", got=str(path), remedy=remedy))
         check_data(rival, dataset)
-        name = path.resolve().name
         taken = (folder.method, "popularity", *out)
-        out[str(path) if name in taken else name] = registry.restore(rival, device)[1]
+        out[str(path) if path.name in taken else path.name] = registry.restore(rival, device)[1]
     return list(out.items())
 
 

@@ -17,7 +17,8 @@ from scipy import stats
 from rediffuse.data.context import SEASON, SEASONS
 from rediffuse.evaluation import figures, wording
 from rediffuse.evaluation.calibration import Values
-from rediffuse.evaluation.evaluate import evaluate
+from rediffuse.evaluation.evaluate import Task, evaluate
+from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.report.blocks import Block, Bullets, Cell, Mark, Picture, Section, Table, Text
 from rediffuse.evaluation.report.outcome import measured
 from rediffuse.evaluation.statistics import Interval, bootstrap, paired
@@ -28,6 +29,7 @@ from rediffuse.types import Options, Query, Ranking
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 PLACES, SAMPLE = 10, 256
 """Places of a list that are looked at, and users that are asked for other seasons."""
+_TITLE = "Leaning towards the conditions"
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,20 @@ def guidance_sweep(examined: Examined, conditions: Sequence[str]) -> Study:
     """Ndcg@10 against the guidance scale and, where the season is a condition and items have one, how lists move with it.
 
     Args: conditions: of the model; all are guided by the one scale.
-    Returns: values by scale: ndcg, its paired difference to scale 1, and what another season does.
+    Returns: values by scale: ndcg, its paired difference to scale 1, and what another season does; and the scale that
+        the selection part speaks for.
     Raises: UnsupportedOption when the model cannot be guided.
-    Limits: 7 evaluations, and 9 questions at each scale for 256 users, 5 of them for whole rankings.
+    Limits: 14 evaluations, and 9 questions at each scale for 256 users, 5 of them for whole rankings.
     """
+    if not len(examined.task.query):
+        return Study(Section("guidance", _TITLE, [Text("No user has anything to find.")]), {})
     protocol = examined.protocol.only(f"ndcg@{min(PLACES, len(examined.dataset.catalog))}")
     metric = protocol.select_by
-    ndcg: dict[float, Values] = {}
-    for scale in SCALES:
-        scores = evaluate(examined.model, examined.task, protocol, options=_at(examined, scale), seed=examined.seed)
-        ndcg[scale] = scores.of(metric)
+    ndcg = {scale: _ndcg(examined, examined.task, protocol, scale) for scale in SCALES}
+    chosen = _chosen({scale: _ndcg(examined, examined.selection, protocol, scale) for scale in SCALES})
     moved: dict[float, _Moved] = {}
     of = _seasons(examined)
-    if SEASON in conditions and len(of):
+    if SEASON in conditions and len(of) > 1:
         query = _sample(examined)
         moved = {scale: _moves(examined, query, of, _at(examined, scale)) for scale in SCALES} if len(query) else {}
     found = {
@@ -71,9 +74,21 @@ def guidance_sweep(examined: Examined, conditions: Sequence[str]) -> Study:
         }
         for scale, values in ndcg.items()
     }
-    values: dict[str, Any] = {"conditions": list(conditions), "metric": metric, "scales": found}
+    values: dict[str, Any] = {"conditions": list(conditions), "metric": metric, "chosen": chosen, "scales": found}
     values |= {"users of other seasons": len(moved[1.0].auroc)} if moved else {}
-    return Study(Section("guidance", "Leaning towards the conditions", _blocks(found, metric, conditions)), values)
+    return Study(Section("guidance", _TITLE, _blocks(found, chosen, protocol, conditions)), values)
+
+
+def _ndcg(examined: Examined, task: Task, protocol: Protocol, scale: float) -> Values:
+    scores = evaluate(examined.model, task, protocol, options=_at(examined, scale), seed=examined.seed)
+    return scores.of(protocol.select_by)
+
+
+def _chosen(ndcg: Mapping[float, Values]) -> float:
+    """The scale of the highest mean; no guidance where that is as good, or nobody has anything to find."""
+    if not len(ndcg[1.0]):
+        return 1.0
+    return max(ndcg, key=lambda scale: (np.nanmean(ndcg[scale]), scale == 1.0))
 
 
 def _at(examined: Examined, scale: float) -> Options:
@@ -156,9 +171,9 @@ def _apart(share: torch.Tensor, names: Sequence[str]) -> Values:
 
 
 def _scores(examined: Examined, query: Query, options: Options) -> Values:
-    """Scores of all items, nothing left out, (U, I)."""
+    """The model's own scores of all items, nothing left out, (U, I): a re-ranker would bend them to its order."""
     n_items = len(examined.dataset.catalog)
-    ranking = _asked(examined, replace(query, exclude=None), n_items, options)
+    ranking = _asked(examined, replace(query, exclude=None), n_items, replace(options, diversity=0.0))
     out = np.full((len(query), n_items), -np.inf)
     np.put_along_axis(out, ranking.items.numpy(), ranking.scores.numpy().astype(np.float64), axis=1)
     return out
@@ -180,7 +195,10 @@ def _share(lists: NDArray[np.int64], belongs: NDArray[np.bool_]) -> Values:
     return (belongs[lists] & (lists >= 0)).mean(axis=1)
 
 
-def _blocks(found: Mapping[float, Mapping[str, Interval]], metric: str, conditions: Sequence[str]) -> list[Block]:
+def _blocks(
+    found: Mapping[float, Mapping[str, Interval]], chosen: float, protocol: Protocol, conditions: Sequence[str]
+) -> list[Block]:
+    metric = protocol.select_by
     names = [name for name in next(iter(found.values())) if "less" not in name]
     panels = [_panel(found, [name], title) for name, title in ((metric, metric), ("season auroc", "AUROC of a season"))
               if name in names]  # fmt: skip
@@ -201,7 +219,7 @@ def _blocks(found: Mapping[float, Mapping[str, Interval]], metric: str, conditio
         "alone; 0.5 is no steering."
     )
     return [
-        Bullets(_said(found, metric)),
+        Bullets(_said(found, chosen, protocol)),
         Picture(lambda width, name: figures.sweeps(panels, width=width, name=name), caption, key),
         Table("By guidance scale", head, rows),
         Text(note, "note"),
@@ -222,17 +240,17 @@ def _signed(gap: Interval) -> Cell:
     return Cell(wording.signed(gap.mean), f"{wording.signed(gap.low)} to {wording.signed(gap.high)}")
 
 
-def _said(found: Mapping[float, Mapping[str, Interval]], metric: str) -> list[str]:
-    """Where accuracy is best, and what a season does to the lists there and further on."""
-    plain = found[1.0]
-    best = max(found, key=lambda scale: found[scale][metric].mean)
-    gap = found[best][f"{metric} less scale 1"]
+def _said(found: Mapping[float, Mapping[str, Interval]], chosen: float, protocol: Protocol) -> list[str]:
+    """What the scale that was chosen on the selection part is worth on the report part, and what a season does to lists."""
+    plain, metric = found[1.0], protocol.select_by
+    on, read = protocol.selection.relevant, protocol.report.relevant
+    gap = found[chosen][f"{metric} less scale 1"]
     settled = f"{wording.signed(gap.low)} to {wording.signed(gap.high)}"
     out = [
-        f"Without guidance (scale 1) {metric} is {wording.mean(plain[metric].mean)}; it is highest at scale {best:g}, "
-        f"{wording.mean(found[best][metric].mean)} (difference {settled})."
-        if best != 1
-        else f"{metric} is highest without guidance (scale 1): {wording.mean(plain[metric].mean)}."
+        f"Without guidance (scale 1) {metric} on {read} is {wording.mean(plain[metric].mean)}; scale {chosen:g}, the best on "
+        f"{on}, reaches {wording.mean(found[chosen][metric].mean)} there (95\u00a0% interval of the difference {settled})."
+        if chosen != 1
+        else f"No guidance (scale 1) is best on {on}; {metric} on {read} is {wording.mean(plain[metric].mean)}."
     ]
     if "season auroc" not in plain:
         return out

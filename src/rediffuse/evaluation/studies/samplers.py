@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rediffuse.evaluation import figures, wording
 from rediffuse.evaluation.evaluate import evaluate
+from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.report.blocks import Block, Bullets, Cell, Mark, Picture, Section, Table, Text
 from rediffuse.evaluation.report.outcome import measured
 from rediffuse.evaluation.report.values import SweepPoint
@@ -15,35 +16,43 @@ from rediffuse.evaluation.study import Examined, Study
 from rediffuse.protocols import Recommender
 
 STEPS = (1, 2, 5, 10, 20, 40)
+_TITLE = "Samplers and steps"
 
 
 def sampler_sweep(examined: Examined, remade: Mapping[str, Recommender], levels: int) -> Study:
     """Ndcg@10 and milliseconds per user at 1, 2, 5, .. and all steps, for the same weights under each sampler.
 
     Args: remade: sampler -> the model under it.   levels: T, the most steps there are.
-    Returns: values: a point for each sampler and number of steps, and the paired difference to the model as it is.
-    Limits: 7 evaluations a sampler; a step of heun asks the network twice; times are of this machine, while it does this.
+    Returns: values: a point for each sampler and number of steps, the paired difference to the model as it is, and the
+        steps of each sampler that the selection part speaks for.
+    Limits: 14 evaluations a sampler; a step of heun asks the network twice; times are of this machine, while it does this.
     """
     protocol = examined.protocol.only(f"ndcg@{min(10, len(examined.dataset.catalog))}")
     metric, task, seed = protocol.select_by, examined.task, examined.seed
+    if not len(task.query):
+        return Study(Section("samplers", _TITLE, [Text("No user has anything to find.")]), {})
     own = evaluate(examined.model, task, protocol, options=examined.options, seed=seed)
     points, gaps = list[SweepPoint](), list[dict[str, object]]()
+    chosen: dict[str, int] = {}
     for name, model in remade.items():
+        tried: dict[int, float] = {}
         for steps in (*(n for n in STEPS if n < levels), levels):
-            began = time.perf_counter()
             options = replace(examined.options, steps=steps)
+            tried[steps] = evaluate(model, examined.selection, protocol, options=options, seed=seed).mean(metric)
+            began = time.perf_counter()
             scores = evaluate(model, task, protocol, options=options, seed=seed)
             took = 1e3 * (time.perf_counter() - began) / max(len(task.query), 1)
             points.append(SweepPoint(name, steps, metric, scores.intervals[metric], took))
             gap = paired(scores.of(metric), own.of(metric))[0]
             gaps.append({"sampler": name, "steps": steps, "less the model as it is": gap})
+        chosen[name] = max(tried, key=lambda steps: tried[steps])
     values = {"metric": metric, "levels": levels, "as it is": own.intervals[metric], "points": points, "gaps": gaps}
-    blocks = _blocks(points, metric, own.mean(metric))
-    return Study(Section("samplers", "Samplers and steps", blocks), values)
+    blocks = _blocks(points, chosen, protocol, own.mean(metric))
+    return Study(Section("samplers", _TITLE, blocks), {**values, "chosen": chosen})
 
 
-def _blocks(points: Sequence[SweepPoint], metric: str, own: float) -> list[Block]:
-    names = list(dict.fromkeys(point.method for point in points))
+def _blocks(points: Sequence[SweepPoint], chosen: Mapping[str, int], protocol: Protocol, own: float) -> list[Block]:
+    metric, names = protocol.select_by, list(dict.fromkeys(point.method for point in points))
     lines = [_line([point for point in points if point.method == name]) for name in names]
     key = [Mark(figures.SERIES[n % 4][1], f"s{n % 4 + 1}", name) for n, name in enumerate(names)]
     key += [Mark("dash", "muted", "as the model is set")] if math.isfinite(own) else []
@@ -59,7 +68,7 @@ def _blocks(points: Sequence[SweepPoint], metric: str, own: float) -> list[Block
     costs = [[Cell(line.label), *(Cell(wording.score(ms)) for ms in line.ms_per_user)] for line in lines]
     head = ("sampler", *(wording.counted(n, "step") for n in counts))
     return [
-        Bullets(_said(lines, metric)),
+        Bullets(_said(lines, chosen, protocol)),
         Picture(lambda w, n: figures.steps(lines, own, metric=metric, width=w, name=n), caption, key),
         Table(f"{metric} after so many steps", head, rows),
         Table("Milliseconds per user", head, costs),
@@ -79,14 +88,14 @@ def _cell(found: Sequence[SweepPoint]) -> Cell:
     return measured(found[0].value) if found else Cell("–")
 
 
-def _said(lines: Sequence[figures.Line], metric: str) -> list[str]:
-    """The best of each sampler, and what one step comes to."""
+def _said(lines: Sequence[figures.Line], chosen: Mapping[str, int], protocol: Protocol) -> list[str]:
+    """What the steps of each sampler that were chosen on the selection part, and one step, come to on the report part."""
     out: list[str] = []
     for line in lines:
-        best = max(range(len(line.steps)), key=lambda n: line.mean[n])
+        best = line.steps.index(chosen[line.label])
         out.append(
-            f"{line.label} is best with {wording.counted(line.steps[best], 'step')}: {metric} "
-            f"{wording.mean(line.mean[best])}, {wording.score(line.ms_per_user[best])} ms per user; one step gives "
-            f"{wording.mean(line.mean[0])}."
+            f"{line.label} is best with {wording.counted(line.steps[best], 'step')} on {protocol.selection.relevant}: "
+            f"{protocol.select_by} {wording.mean(line.mean[best])} on {protocol.report.relevant}, "
+            f"{wording.score(line.ms_per_user[best])} ms per user; one step gives {wording.mean(line.mean[0])}."
         )
     return out

@@ -53,7 +53,8 @@ class _Known:
 def by_history(examined: Examined, rivals: Sequence[tuple[str, Recommender]] = ()) -> Study:
     """Recall and ndcg by the length of histories: as users have them, and cut to the newest 1, 2, 3, 5 and 10 events.
 
-    A cut history comes from nobody the model knows; what is masked stays whole, so the question is the same.
+    A cut history comes from nobody the model knows; what is masked stays whole, so the question is the same. Where the
+    data knows no order, nothing is cut.
 
     Args: rivals: name and model, asked in the same way under their own settings.
     Returns: values by part: users, each method's metrics, and how far the examined one is ahead of each rival.
@@ -63,7 +64,9 @@ def by_history(examined: Examined, rivals: Sequence[tuple[str, Recommender]] = (
     if not len(task.query):
         return Study(Section("by-history", _TITLE, [Text("No user has anything to find.")]), {})
     names, whole = protocol.names, _asked(examined, rivals, task, protocol)
-    parts, posted = _by_band(task, whole), _posted(examined, rivals, task, protocol, whole)
+    ordered = examined.dataset.events.order != "none"
+    parts = _by_band(task, whole)
+    posted = _posted(examined, rivals, task, protocol, whole) if ordered else []
     shown = [step for step in parts if step.users >= FEW] or parts
     panels = [
         _panel(f"{metric}, {title}", knob, steps, n)
@@ -74,7 +77,7 @@ def by_history(examined: Examined, rivals: Sequence[tuple[str, Recommender]] = (
         for n, metric in enumerate(names)
         if steps
     ]
-    said = ["Nobody has a history."]
+    said = ["Nobody has a history." if ordered else "The order of these events is not known: none of them is the newest."]
     if posted:
         said = _kept(posted, names[-1], "a single posted event", "whole histories")
         said += _standings("Newest events posted", posted, names[-1])
