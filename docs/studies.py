@@ -123,7 +123,7 @@ def diversity() -> list[str]:
             rows.append(
                 (
                     title,
-                    "ease" if model.startswith("e") else model,
+                    model if model == "diffrec" else "ease",
                     f"{chosen['reranker']} {read['diversity']}",
                     _interval(read["gain"], "+.1%"),
                     _interval(read["kept"], ".1%"),

@@ -94,7 +94,7 @@ def test_a_season_may_be_told_in_several_ways() -> None:
 @pytest.mark.parametrize("text", ["monsoon", "0", "367", "2026-02-30", "", "-3", "0.5"])
 def test_what_is_no_season_is_refused(text: str) -> None:
     with pytest.raises(
-        InvalidInput, match=r"season is none\. Got .*Allowed: spring, summer, autumn, winter, now, a date"
+        InvalidInput, match=r"This is no season\. Got .*Allowed: spring, summer, autumn, winter, now, a date"
     ):
         season_of(text)
 

@@ -29,7 +29,7 @@ class Numbered:
         items = torch.tensor([(row + [-1] * k)[:k] for row in rows])
         scores = torch.where(items < 0, -torch.inf, items.float() / 10)
         told = torch.where(items < 0, 0, items.float())
-        return Ranking(items, scores, told, told + 100, "top_k", torch.tensor([0, 1, 0]))
+        return Ranking(items, scores, told, told + 100, "consumption", torch.tensor([0, 1, 0]))
 
 
 def test_without_diversity_the_answer_is_handed_on() -> None:
@@ -65,6 +65,18 @@ def test_everything_follows_its_item(reranker: str, k: int) -> None:
         assert not torch.equal(ranking.items[:, :6], plain.items[:, :6])
     longer = diverse.recommend(QUERY, k + 3, options=Options(diversity=0.9), seed=4)
     assert torch.equal(longer.items[:, :k], ranking.items)
+
+
+def test_the_share_of_longer_lists_is_not_told_as_that_of_the_list() -> None:
+    class Drawn(Numbered):
+        def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+            return replace(super().recommend(query, k, options=options, seed=seed), probability_of="top_k")
+
+    diverse = Diverse(Drawn(), VECTORS, shortlist=6)
+    assert diverse.recommend(QUERY, 3).probability_of == "top_k"
+    ranking = diverse.recommend(QUERY, 3, options=Options(diversity=0.5))
+    assert (ranking.probability, ranking.probability_of) == (None, None)
+    assert ranking.spread is not None
 
 
 def test_a_shortlist_longer_than_the_catalog() -> None:

@@ -153,7 +153,7 @@ def test_what_is_told_changes_the_answer_and_guidance_more(steered: Model, histo
 def test_a_context_that_is_none_is_refused(steered: Model, model: Model, history: list[str]) -> None:
     for context, sentence in (
         ({"saeson": "winter"}, "Unknown condition 'saeson'. Nearest known condition: 'season'"),
-        ({"season": "monsoon"}, "season is none. Got 'monsoon'"),
+        ({"season": "monsoon"}, "This is no season. Got 'monsoon'"),
         ({"region": "nroth"}, "Unknown region 'nroth'. Nearest known region: 'north'"),
         ({"history": "winter"}, "Unknown condition 'history'"),
     ):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,6 +33,10 @@ from rediffuse.types import Options
 # Ids and titles may hold brackets and colons: nothing printed here is markup.
 console = Console(highlight=False, markup=False, emoji=False)
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+_BEGINS_NUMBERS = "+-−–<0123456789"
+_WORD = 20
+"""Longer words of a table are folded."""
 
 DataOption = Annotated[Path, typer.Option("--data", help="Dataset folder, as `rediffuse import` makes it.")]
 ProtocolOption = Annotated[
@@ -147,15 +152,20 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
     Args: rows: cells as text; a column of which every cell begins like a number holds numbers.
     """
     rows = [tuple(row) for row in rows]
-    table = Table()
+    table, least = Table(), 1
     for place, column in enumerate(columns):
-        numbers = all(row[place][:1] in "+-<0123456789" for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=numbers)
+        cells = [row[place] for row in rows]
+        numbers = all(cell[:1] in _BEGINS_NUMBERS for cell in cells)
+        words = [word for text in (column, *(() if numbers else cells)) for word in text.split()]
+        width = max(0, *(min(cell_len(word), _WORD) for word in words), *(map(cell_len, cells) if numbers else ()))
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", min_width=width)
+        least += width + 3  # its padding and the line after it
     for row in rows:
         table.add_row(*row)
+    table.width = least if least > console.width else None
     tell(title, "bold")
     if table.rows:
-        console.print(table)
+        console.print(table, crop=False)
 
 
 def show_section(section: blocks.Section) -> None:

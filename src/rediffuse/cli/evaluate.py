@@ -76,7 +76,10 @@ def evaluate(
     ] = False,
     rival: Annotated[
         list[Path] | None,
-        typer.Option("--rival", help="Another model folder that --diversity-front and --by-history hold beside it; may be repeated."),
+        typer.Option(
+            "--rival",
+            help="Another model folder that --diversity-front and --by-history hold beside it; may be repeated.",
+        ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write a page here: .html (self-contained) or .md.")

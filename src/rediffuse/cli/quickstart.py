@@ -59,7 +59,8 @@ def quickstart(
         write_report(place / "report.html", report)
     tell("3/3 One customer, before and after a purchase, and in another season", "bold")
     dataset_folder, model = to / "dataset", to / "models" / "diffrec-atelier-season"
-    _show_what_moves_a_list(model, dataset.catalog.items.decode(work.task.query.history.to_lists()[0]))
+    known = next(history for history in work.task.query.history.to_lists() if history)
+    _show_what_moves_a_list(model, dataset.catalog.items.decode(known))
     tell(f"\nLook at {to / 'report.html'}. Next:")
     for words in (
         ("describe", dataset_folder),

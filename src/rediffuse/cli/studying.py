@@ -109,7 +109,7 @@ def rivals_of(paths: Sequence[Path], folder: ModelFolder, dataset: Dataset, devi
     Raises: InvalidInput for one that learned from anything else, or knows other words for a condition than the data.
     """
     out: dict[str, Recommender] = {}
-    for path in dict.fromkeys(path.resolve() for path in paths):
+    for whole, path in {path.resolve(): path for path in paths}.items():
         rival = read_model(path)
         facts = [_learned(one) for one in (rival, folder)]
         if rival.items != folder.items or facts[0] != facts[1]:
@@ -117,7 +117,7 @@ def rivals_of(paths: Sequence[Path], folder: ModelFolder, dataset: Dataset, devi
             raise InvalidInput(say("A rival has learned from other data than the model", got=str(path), remedy=remedy))
         check_data(rival, dataset)
         taken = (folder.method, "popularity", *out)
-        out[str(path) if path.name in taken else path.name] = registry.restore(rival, device)[1]
+        out[str(whole) if whole.name in taken else whole.name] = registry.restore(rival, device)[1]
     return list(out.items())
 
 

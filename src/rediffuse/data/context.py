@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rediffuse.data.catalog import Catalog
 from rediffuse.data.dataset import Dataset
+from rediffuse.data.interactions import CONTEXT
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.protocols import Context
 from rediffuse.types import Ragged
@@ -28,6 +29,8 @@ NOT_WORDS = ("history", SEASON, PRICE_TIER)
 SEASONS: Mapping[str, float] = {"spring": 0.29, "summer": 0.54, "autumn": 0.79, "winter": 0.04}
 """Share of the year in the middle of each season, northern half of the earth: mid April, July, October, January."""
 TIERS = ("low", "middle", "high")
+_ENOUGH = 20
+"""Events by which a column of items is told from one of moments."""
 MOST_WORDS = 1000
 """A column with more different words tells users apart; it is no context."""
 
@@ -69,7 +72,8 @@ def contexts_of(dataset: Dataset, names: Iterable[str], history: Ragged) -> dict
 def moments(dataset: Dataset, users: Tensor, relevant: Ragged) -> tuple[Tensor | None, dict[str, Tensor]]:
     """When some users' answers are wanted, and what is known of that moment before the answer is.
 
-    The moment is that of the first event that is asked. What tells of the item itself, its price, is not known.
+    The moment is that of the first event that is asked. What tells of the item itself, its price or a declared column that
+    says the same of an item every time, is not known.
 
     Args: users: (B,) int64.   relevant: their rows of the part that is asked, oldest first, none empty.
     Returns: at_us (B,), and name -> (B,).
@@ -107,7 +111,7 @@ def season_of(text: str, time_zone: str = "UTC") -> float:
     except ValueError:
         raise InvalidInput(
             say(
-                "season is none",
+                "This is no season",
                 got=text,
                 allowed=f"{', '.join(SEASONS)}, now, a date like 2026-01-14, or a day of the year 1..366",
             )
@@ -150,7 +154,22 @@ def _of_users(dataset: Dataset) -> list[str]:
 
 
 def _told(dataset: Dataset) -> list[str]:
-    return [name for name in context_names(dataset) if name != PRICE_TIER]
+    of_items = {PRICE_TIER, *(name for name in dataset.events.contexts if _of_items(dataset, name))}
+    return [name for name in context_names(dataset) if name not in of_items]
+
+
+def _of_items(dataset: Dataset, name: str) -> bool:
+    """Whether a declared column is an attribute of items in disguise: it would give the answer away.
+
+    The events whose word is not the commonest of their item are counted against those whose word is not the commonest of
+    all: a column of items has next to none of the first where there are many of the second.
+    """
+    words = dataset.events.frame.select("item", word=CONTEXT + name).drop_nulls()
+    counts = words.group_by("item", "word").agg(n=pl.len()).filter(pl.col("n").sum().over("item") > 1)
+    commonest = counts.group_by("item").agg(pl.col("n").max())["n"].to_numpy().sum()
+    of_all = counts.group_by("word").agg(pl.col("n").sum())["n"].to_numpy()
+    by_item, by_all = of_all.sum() - commonest, of_all.sum() - of_all.max(initial=0)
+    return bool(by_all >= _ENOUGH and by_item < by_all / 100)
 
 
 def _words(column: pl.Series) -> pl.Series | None:

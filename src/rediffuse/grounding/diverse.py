@@ -45,7 +45,8 @@ class Diverse:
         """As `Recommender.recommend`.
 
         An item keeps the model's score where that falls along the list, else it gets the next one below the score of the
-        place before; spread and probability are the item's own.
+        place before; spread and probability are the item's own. How often draws have an item in their own list is not
+        told: they were asked for lists as long as the shortlist.
         """
         check(options.diversity)
         if options.diversity == 0:
@@ -56,6 +57,8 @@ class Diverse:
         places = rerank(self._known(best, query, plain, seed), k, options.diversity, self.reranker)
         behind = torch.arange(self.shortlist, max(k, self.shortlist)).expand(len(query), -1)
         order = torch.cat((places, behind), dim=1)
+        if ranking.probability_of == "top_k":
+            ranking = replace(ranking, probability=None, probability_of=None)
         return replace(
             ranking,
             items=ranking.items.gather(1, order),

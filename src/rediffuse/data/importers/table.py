@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
-from rediffuse.data.context import MOST_WORDS, PRICE_TIER, SEASON
+from rediffuse.data.context import MOST_WORDS, NOT_WORDS
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.names import attribute_names, match, match_column, match_id
 from rediffuse.data.importers.reading import Table, open_table, stem
@@ -22,8 +22,6 @@ from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 _NAMES = {"time": "time_us"}
-_TAKEN = (SEASON, PRICE_TIER, "history")
-"""Conditions that are known without a declared column."""
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 _NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 
@@ -113,7 +111,7 @@ def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFr
 def _contexts(table: Table, given: Mapping[str, str]) -> dict[str, str]:
     """Our column -> theirs. Raises: InvalidInput for a column that is not there, or a name that is taken."""
     for name in given:
-        if name in _TAKEN:
+        if name in NOT_WORDS:
             remedy = f"Give it another: --context my_{name}={given[name]}"
             raise InvalidInput(
                 say("A context cannot take the name of a condition that is known anyway", got=name, remedy=remedy)

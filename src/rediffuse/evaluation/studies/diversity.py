@@ -192,7 +192,8 @@ def _choice_said(one: Series, place: int, protocol: Protocol, k: int) -> str:
         f"to {_percent(point.kept.high)})"
     )
     if not _meets(on):
-        return f"{found}; no setting meets {goal} of ndcg@{k} on {protocol.selection.relevant}, this is the nearest."
+        reach = "" if (1 + MORE) * one.selection[0].ild.mean <= 1 else "; distance cannot rise so much, it is 1 at most"
+        return f"{found}; no setting meets {goal} of ndcg@{k} on {protocol.selection.relevant}, this is the nearest{reach}."
     return (
         f"{found}: chosen on {protocol.selection.relevant}, it {'meets' if _meets(point) else 'misses'} {goal} there."
     )

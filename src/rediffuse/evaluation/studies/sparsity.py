@@ -77,7 +77,9 @@ def by_history(examined: Examined, rivals: Sequence[tuple[str, Recommender]] = (
         for n, metric in enumerate(names)
         if steps
     ]
-    said = ["Nobody has a history." if ordered else "The order of these events is not known: none of them is the newest."]
+    said = [
+        "Nobody has a history." if ordered else "The order of these events is not known: none of them is the newest."
+    ]
     if posted:
         said = _kept(posted, names[-1], "a single posted event", "whole histories")
         said += _standings("Newest events posted", posted, names[-1])
