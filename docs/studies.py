@@ -10,7 +10,7 @@ UNCERTAINTY = {
     "uncertainty-ml-1m-clean-next.json": "diffrec:ml-1m-clean-next, MovieLens-1M in time order",
     "uncertainty-ml-1m-clean-ease.json": "ease:exponential, MovieLens-1M in time order",
     "uncertainty-ml-1m-clean-row.json": "diffrec:ml-1m-clean, MovieLens-1M in time order",
-    "studies-atelier-season.json": "diffrec:atelier-season, Atelier small",
+    "uncertainty-atelier-season.json": "diffrec:atelier-season, Atelier small",
     "uncertainty-atelier-next.json": "diffrec:atelier-next, Atelier small",
 }
 DIVERSITY = {
