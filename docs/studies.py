@@ -117,8 +117,6 @@ def diversity() -> list[str]:
     rows: list[Sequence[str]] = []
     for name, title in DIVERSITY.items():
         for model, chosen in _read(name)["studies"]["diversity-front"]["chosen"].items():
-            if chosen is None:
-                continue
             read = chosen["report"]
             rows.append(
                 (

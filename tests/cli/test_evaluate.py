@@ -1,6 +1,7 @@
 """What `evaluate` shows and writes besides accuracy."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from rediffuse.artifacts import read_model
 from rediffuse.cli import main
 from rediffuse.cli.console import options_of
-from rediffuse.cli.studying import STUDIES
+from rediffuse.cli.studying import STUDIES, rivals_of
 from rediffuse.data.catalog import Catalog
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput
@@ -110,7 +112,8 @@ def test_what_a_model_cannot_be_studied_for_is_refused_at_once(
         ((model, "--report", tmp_path / "o.json"), "names no form of a report. Got '.json'. Allowed: .html, .md."),
         ((model, "--guidance-scale", "much"), "--guidance-scale takes a number, or name=number. Got 'much'."),
         ((model, "--guidance-scale", "2"), "diffrec cannot use 'guidance_scale'."),
-        ((model, "--rival", tmp_path), "is no"),
+        ((model, "--by-history", "--rival", tmp_path), "is no"),
+        ((ease, "--calibration", "--rival", model), "--rival needs a study that holds models side by side."),
     ):
         assert message in refused("evaluate", *words, "--data", shop).err
 
@@ -123,6 +126,18 @@ def test_a_rival_that_learned_from_other_data_is_refused(
     assert command("train", "popularity", "--data", shop, "--to", tmp_path / "few", "--protocol", few).code == 0
     said = refused("evaluate", model, "--data", shop, "--by-history", "--rival", tmp_path / "few")
     assert "A rival has learned from other data than the model." in said.err
+
+
+def test_rivals_of_a_taken_name_go_by_their_paths(
+    season: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("diffrec", "popularity"):
+        shutil.copytree(season.parent / "ease", name)
+    paths = [Path(name) for name in ("diffrec", "popularity", "./popularity")]
+    dataset = Dataset.read(season.parent / "shop")
+    found = rivals_of([*paths, season.parent / "ease"], read_model(model), dataset, "cpu")
+    assert [name for name, _ in found] == [str(tmp_path / "diffrec"), str(tmp_path / "popularity"), "ease"]
 
 
 def test_other_words_for_a_condition_are_refused(
@@ -161,7 +176,7 @@ def test_options_of_a_command() -> None:
     }  # fmt: skip
     named = options_of(guidance_scale=["season=2,history=1.5", "device=0"])
     assert named.guidance_scale == {"season": 2.0, "history": 1.5, "device": 0.0}
-    for texts in (["a=b"], ["2", "season=1"], [""], ["season="]):
+    for texts in (["a=b"], ["2", "season=1"], [""], ["season="], ["season=2,season=3"], ["1", "2"]):
         with pytest.raises(InvalidInput, match="--guidance-scale takes a number"):
             options_of(guidance_scale=texts)
 

@@ -193,6 +193,19 @@ def test_a_narrow_terminal_wraps_sentences_and_numbers_nowhere(
     assert max(map(len, lines[1:])) <= 100
 
 
+def test_a_table_that_no_narrow_terminal_holds_loses_no_cell(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("--version")
+    head = ("method", *(f"{n} events of the history" for n in range(8)))
+    show_table("A", head, [("popularity", *["−0.1234 (−0.2 to +0.3)"] * 7, "–")])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if "popularity" in line)
+    assert row.count("−0.1234 (−0.2 to +0.3)") == 7
+    assert all(str(n) in " ".join(lines[1:6]) for n in range(8))
+    assert all("method" not in line or "history" in line or "events" in line for line in lines)
+
+
 def test_progress_is_drawn_only_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with training_progress("Training x") as report:
         report(Progress(1, 2, 0.5, 0.1))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -180,3 +181,24 @@ def test_contexts_survive_what_is_done_to_a_history() -> None:
     assert kept.context["device"].tolist() == [0, -1, 1, 0]
     assert kept.to("cpu").context["device"].tolist() == [0, -1, 1, 0]
     assert shop().events.contexts == {"device": ("desk", "phone")}
+
+
+def test_a_column_that_says_the_same_of_an_item_every_time_tells_of_it() -> None:
+    """A category that was declared as a context would name the category of the answer."""
+    rng = np.random.default_rng(0)
+    items = rng.integers(0, 12, 400)
+    frame = pl.DataFrame(
+        {
+            "user": [f"u{n % 40}" for n in range(400)],
+            "item": [f"i{n}" for n in items],
+            "time_us": [us("2024-01-01") + n for n in range(400)],
+            "context_category": np.array(["coat", "dress", "shoe"])[items % 3],
+            "context_device": rng.choice(["phone", "desk"], 400, p=[0.9, 0.1]),
+        }
+    )
+    dataset = Dataset.from_events("shop", frame)
+    users = torch.arange(40)
+    _, found = moments(dataset, users, dataset.events.history().select(users))
+    assert set(found) == {"season", "device"}
+    # It may be a condition all the same, and be asked for by name.
+    assert "category" in context_names(dataset)

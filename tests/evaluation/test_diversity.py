@@ -132,6 +132,18 @@ def series(name: str, kept: list[float], gain: list[float], report: list[float])
     return Series("m", name, on, [point(1, value) for value in report])
 
 
+def test_one_user_tells_nothing_of_distances(examined: Examined) -> None:
+    data = examined.background.data
+    alone = replace(examined)
+    one = replace(data, history=data.history.select(torch.arange(1)))
+    alone.__dict__.update(
+        background=replace(examined.background, data=one), task=examined.task, selection=examined.selection
+    )
+    study = diversity_front(alone)
+    assert study.values == {}
+    assert study.section.blocks[0].words == "One user or one item tells nothing of how alike items are."
+
+
 def test_the_setting_is_chosen_on_the_selection_part() -> None:
     a = series("a", [1, 0.98, 0.90], [0, 0.05, 0.4], [0, 0.1, 0.2])
     b = series("b", [1, 0.975, 0.972], [0, 0.1, 0.15], [0, 0.1, 0.05])
@@ -143,6 +155,15 @@ def test_the_setting_is_chosen_on_the_selection_part() -> None:
     assert a.never_falls
     assert not b.never_falls
     assert not c.never_falls
+
+
+def test_a_distance_that_cannot_rise_so_much_is_said(study: Study) -> None:
+    """It is 1 at most: lists of .9 cannot be 20 % more unlike, whoever makes them."""
+    said = study.section.blocks[0].items[:2]
+    for name, words in zip(("diffrec", "ease"), said, strict=True):
+        plain = next(one["selection"][0]["ild"]["mean"] for one in study.values["series"] if one["model"] == name)
+        met = study.values["chosen"][name]["meets"]["selection"]
+        assert ("distance cannot rise so much" in words) == (not met and 1.2 * plain > 1)
 
 
 @pytest.mark.parametrize("width", [992, 340])

@@ -11,11 +11,13 @@ from scipy import stats
 from rediffuse.data.catalog import Catalog
 from rediffuse.data.context import SEASONS
 from rediffuse.data.dataset import Dataset
+from rediffuse.evaluation.evaluate import evaluate
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.evaluation.report.as_json import to_plain
 from rediffuse.evaluation.report.blocks import Bullets, Picture, Table
 from rediffuse.evaluation.studies.guidance import SCALES, auroc, guidance_sweep
 from rediffuse.evaluation.study import Examined
+from rediffuse.grounding.diverse import Diverse
 from rediffuse.grounding.topk import top_k
 from rediffuse.types import Options, Query, Ranking
 
@@ -92,7 +94,48 @@ def test_without_seasons_only_accuracy_is_told(examined: Examined) -> None:
     ):
         assert set(study.values["scales"][1.0]) == {"ndcg@10", "ndcg@10 less scale 1"}
         assert "users of other seasons" not in study.values
+        assert "AUROC" not in study.section.blocks[-1].words
         assert "Share of the list" not in study.section.blocks[1].draw(992, "n")
+
+
+def test_the_scale_is_chosen_on_the_selection_part(examined: Examined) -> None:
+    seasons, only = examined.dataset.catalog.attributes["season"].to_list(), Protocol().only("ndcg@10")
+    leaning = replace(examined, model=Leaning(seasons, 0.1))
+    found = guidance_sweep(leaning, ["season"])
+    tried = {
+        scale: evaluate(leaning.model, leaning.selection, only, options=Options(guidance_scale=scale)).mean("ndcg@10")
+        for scale in SCALES
+    }
+    chosen = found.values["chosen"]
+    assert tried[chosen] == max(tried.values()) > tried[1.0]
+    assert f"scale {chosen:g}, the best on valid, reaches" in found.section.blocks[0].items[0]
+    # A model that no scale moves is left as it is.
+    same = guidance_sweep(replace(examined, model=Leaning(seasons, 0.0)), ["season"])
+    assert same.values["chosen"] == 1
+    assert same.section.blocks[0].items[0].startswith("No guidance (scale 1) is best on valid; ndcg@10 on test is ")
+
+
+def test_a_re_ranker_does_not_bend_the_scores_that_are_compared(examined: Examined) -> None:
+    """Scores of a re-ranked list follow its order; only its items are the answer."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(len(examined.dataset.catalog), 8, generator=generator), dim=1)
+    model = Diverse(examined.model, vectors)
+    plain, unlike = (
+        guidance_sweep(replace(examined, model=model, options=Options(diversity=one)), ["season"]).values["scales"][2.0]
+        for one in (0.0, 1.0)
+    )
+    assert plain["season auroc"] == unlike["season auroc"]
+    assert plain["share of the season"] != unlike["share of the season"]
+
+
+def test_one_season_alone_is_none_and_nobody_is_said(examined: Examined) -> None:
+    catalog = examined.dataset.catalog
+    table = catalog.attributes.with_columns(season=pl.lit("summer"))
+    alone = replace(examined, dataset=replace(examined.dataset, catalog=Catalog(catalog.items, table)))
+    assert "users of other seasons" not in guidance_sweep(alone, ["season"]).values
+    nobody = replace(examined)
+    nobody.__dict__["task"] = replace(examined.task, query=examined.task.query.select(torch.arange(0)))
+    assert guidance_sweep(nobody, ["season"]).section.blocks[0].words == "No user has anything to find."
 
 
 def test_auroc_is_that_of_mann_and_whitney() -> None:

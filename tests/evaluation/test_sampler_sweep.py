@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from rediffuse import registry
 from rediffuse.config import RunConfig
@@ -46,6 +47,11 @@ def test_every_point_is_an_evaluation_of_the_model_under_that_sampler(fitted: re
     # The model is set to walk all levels ancestrally.
     assert found["points"][3].value == found["as it is"]
     assert len({round(p.value.mean, 9) for p in found["points"]}) > 3
+    for name, model in remade.items():
+        tried = {
+            n: evaluate(model, examined.selection, only, options=Options(steps=n)).mean("ndcg@10") for n in (1, 2, 5, 6)
+        }
+        assert tried[found["chosen"][name]] == max(tried.values())
     to_plain(found)
 
 
@@ -61,6 +67,15 @@ def test_the_section_says_pictures_and_tabulates_it(fitted: registry.Fitted, tin
         assert isinstance(table, Table)
         assert list(table.head) == ["sampler", "1 step", "2 steps", "5 steps", "6 steps"]
         assert [row[0].text for row in table.rows] == ["ddim"]
+
+
+def test_nobody_to_ask_is_said(fitted: registry.Fitted, tiny: Dataset) -> None:
+    examined = Examined("diffrec", fitted.model, tiny, Protocol())
+    nobody = replace(examined.task, query=examined.task.query.select(torch.arange(0)))
+    examined.__dict__["task"] = nobody
+    study = sampler_sweep(examined, {"ddim": under(fitted, "ddim")}, 6)
+    assert study.section.blocks[0].words == "No user has anything to find."
+    assert study.values == {}
 
 
 def test_a_model_without_steps_refuses(tiny: Dataset) -> None:

@@ -104,6 +104,14 @@ def test_nobody_to_ask_is_said(tiny: Dataset) -> None:
     assert found.section.blocks[0] == Bullets(["Nobody has a history."])
 
 
+def test_without_an_order_no_event_is_the_newest(examined: Examined) -> None:
+    data = examined.dataset
+    frame = data.events.frame.drop("time_us")
+    found = by_history(replace(examined, dataset=replace(data, events=replace(data.events, frame=frame, order="none"))))
+    assert found.values["posted"] == {}
+    assert found.section.blocks[0] == Bullets(["The order of these events is not known: none of them is the newest."])
+
+
 def test_shares_are_compared_user_by_user() -> None:
     rng = np.random.default_rng(0)
     names = ("recall@20", "ndcg@20")

@@ -20,6 +20,7 @@ from rediffuse.types import Options
 KEPT, MORE = 0.97, 0.20
 """The goal: this share of the accuracy of plain lists is kept, and lists are so much more unlike."""
 _K = 10
+_TITLE = "What more diverse lists cost"
 _COLOURS = ("s1", "s2", "s3", "s4", "reference")
 
 
@@ -36,7 +37,11 @@ def diversity_front(examined: Examined, rivals: Sequence[tuple[str, Recommender]
     k = min(_K, len(examined.dataset.catalog))
     protocol, data = examined.protocol.only(f"ndcg@{k}"), examined.background.data
     if not (len(examined.task.query) and len(examined.selection.query)):
-        return Study(Section("diversity", "Diversity", [Text("No user has anything to find.")]), {})
+        return Study(Section("diversity", _TITLE, [Text("No user has anything to find.")]), {})
+    if min(len(data.history), data.n_items) < 2:
+        return Study(
+            Section("diversity", _TITLE, [Text("One user or one item tells nothing of how alike items are.")]), {}
+        )
     series = [
         one
         for name, model, options in (
@@ -53,7 +58,7 @@ def diversity_front(examined: Examined, rivals: Sequence[tuple[str, Recommender]
         "series": [{**asdict(one), "never falls": one.never_falls} for one in series],
         "chosen": {name: _told(*choice) for name, choice in chosen.items()},
     }
-    return Study(Section("diversity", "What more diverse lists cost", _blocks(series, chosen, protocol, k)), values)
+    return Study(Section("diversity", _TITLE, _blocks(series, chosen, protocol, k)), values)
 
 
 def choose(series: Sequence[Series]) -> tuple[Series, int]:

@@ -213,8 +213,8 @@ def _blocks(
         [Cell(f"{scale:g}"), *(measured(row[name]) if name != less else _signed(row[name]) for name in head[1:])]
         for scale, row in found.items()
     ]
-    note = (
-        f"Guided by {wording.listed(conditions)}. AUROC: the chance that asking for a season raises the score of an item "
+    areas = (
+        " AUROC: the chance that asking for a season raises the score of an item "
         "of it by more than that of an item of another season, over the seasons that were not on and for the opposite one "
         "alone; 0.5 is no steering."
     )
@@ -222,7 +222,7 @@ def _blocks(
         Bullets(_said(found, chosen, protocol)),
         Picture(lambda width, name: figures.sweeps(panels, width=width, name=name), caption, key),
         Table("By guidance scale", head, rows),
-        Text(note, "note"),
+        Text(f"Guided by {wording.listed(conditions)}.{areas if 'season auroc' in names else ''}", "note"),
     ]
 
 
