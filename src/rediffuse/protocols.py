@@ -143,6 +143,8 @@ class FitData:
     """How far the order of events is known."""
     contexts: Mapping[str, Context] = field(default_factory=dict[str, Context])
     """What the settings name as conditions, besides the history."""
+    keys: Tensor | None = None
+    """(U,) int64, stable hash of each external user id, as `Query.key` has it; None: users have no names."""
 
     def users_per_item(self) -> Tensor:
         """How many users have each item, (I,) float32."""
@@ -205,6 +207,8 @@ class FitContext:
     checkpoint: "CheckpointStore | None" = None
     initial: Mapping[str, Tensor] | None = None
     """`state` of an earlier model to go on from, its items the first of this catalog; closed forms need none."""
+    part: "Callable[[str, Mapping[str, object]], Method] | None" = None
+    """"NAME" or "NAME:PRESET" and settings -> another registered method fitted on the same data and validated alike."""
 
 
 class CheckpointStore(Protocol):
@@ -248,6 +252,26 @@ class Method(Recommender, Protocol):
     def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
         """Rebuild from `state`. Raises: KeyError or RuntimeError when a tensor is missing or misshapen."""
         ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A method whose scores are inner products of tables: what another method can be built over."""
+
+    def embeddings(self) -> "Tables":
+        """The tables as they score, propagated and all."""
+        ...
+
+
+class Tables(Protocol):
+    """Vectors of items and, where they were learned, of users: `spaces/embeddings.py`."""
+
+    @property
+    def items(self) -> Tensor: ...
+    @property
+    def users(self) -> Tensor | None: ...
+    @property
+    def keys(self) -> Tensor | None: ...
 
 
 class Metric(Protocol):

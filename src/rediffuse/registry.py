@@ -43,6 +43,7 @@ from rediffuse.protocols import (
     Recommender,
     Tunable,
 )
+from rediffuse.random import stable_key
 from rediffuse.spaces.item_vectors import item_vectors
 
 Role = Literal["control", "classic", "diffusion", "method"]
@@ -228,6 +229,7 @@ def fit(
     popularity = data.users_per_item()
     task = Task.of(dataset, protocol.selection)
     only = protocol.only(protocol.select_by)
+    courses: dict[str, list[Progress]] = {}
 
     def validate(model: Recommender) -> float:
         return evaluate(WithFallback(model, popularity), task, only, seed=run.seed).mean(protocol.select_by)
@@ -241,6 +243,7 @@ def fit(
 
     began = time.perf_counter()
     context = FitContext(run, validate, note, checkpoints("training"), initial)
+    context = with_parts(context, data, courses, checkpoints)
     method = chosen.method.fit(chosen.config, chosen.training, data, context)
     seconds = time.perf_counter() - began
     selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
@@ -252,6 +255,7 @@ def fit(
         parts, data = protocol.refit, _fit_data(dataset, protocol, protocol.refit, chosen)
         popularity = data.users_per_item()
         context = FitContext(run, None, report, checkpoints("refit"), initial)
+        context = with_parts(context, data, courses, checkpoints)
         began = time.perf_counter()
         method = chosen.method.fit(chosen.config, _as_long(chosen.training, course), data, context)
         seconds += time.perf_counter() - began
@@ -295,6 +299,41 @@ def fit(
     return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
 
 
+def with_parts(
+    context: FitContext,
+    data: FitData,
+    courses: dict[str, list[Progress]] | None = None,
+    checkpoints: Callable[[str], CheckpointStore | None] = lambda _: None,
+) -> FitContext:
+    """The same for a method that is built over others: it may have any of the registry fitted on the same data.
+
+    Args: courses: how the trainings of parts went on the selection part, which a refit follows; entered here otherwise.
+    """
+    known = {} if courses is None else courses
+
+    def part(label: str, settings: Mapping[str, object]) -> Method:
+        chosen = recipe(*named(label), settings)
+        stage = "refit" if context.validate is None and label in known else "training"
+        training = _as_long(chosen.training, known[label]) if stage == "refit" else chosen.training
+        course = known.setdefault(label, []) if stage == "training" else []
+
+        def note(progress: Progress) -> None:
+            if not progress.partial:
+                course.append(progress)
+            context.report(progress)
+
+        own = replace(context, report=note, checkpoint=checkpoints(f"{stage}-{label}"), initial=None)
+        return chosen.method.fit(chosen.config, training, data, with_parts(own, data, known, checkpoints))
+
+    return replace(context, part=part)
+
+
+def named(label: str) -> tuple[str, str | None]:
+    """NAME or NAME:PRESET, parted."""
+    name, _, preset = label.partition(":")
+    return name, preset or None
+
+
 def course_json(progress: Progress) -> dict[str, Any]:
     """One epoch of a training, ready for JSON: what the log and the model folder hold."""
     names = ("epoch", "loss", "validation", "seconds", "best")
@@ -305,7 +344,8 @@ def _fit_data(dataset: Dataset, protocol: Protocol, parts: Sequence[str], chosen
     """What a method learns from: the events of some parts, with what its settings name as conditions."""
     history = protocol.learned(dataset, parts)
     contexts = contexts_of(dataset, [name for name in chosen.conditions if name != HISTORY], history)
-    return FitData(history, len(dataset.catalog), dataset.events.order, contexts)
+    keys = torch.tensor([stable_key(name) for name in dataset.users.items.ids], dtype=torch.int64)
+    return FitData(history, len(dataset.catalog), dataset.events.order, contexts, keys)
 
 
 def _as_long(training: FrozenConfig, course: Sequence[Progress]) -> FrozenConfig:

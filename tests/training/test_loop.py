@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import TrainingDiverged
+from rediffuse.networks.dropout import drop
 from rediffuse.protocols import Progress
 from rediffuse.training import loop
 from rediffuse.training.checkpoint import FolderCheckpoint
-from rediffuse.training.corruption import drop
 from rediffuse.training.loop import Fit, TrainingConfig, fit
 
 CONFIG = TrainingConfig(learning_rate=0.01, batch_size=8, epochs=12, validate_every=2, patience=100)

@@ -24,9 +24,9 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import refuse_options
 from rediffuse.grounding.topk import TopK
+from rediffuse.networks.dropout import drop
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.training.annealing import Ramp
-from rediffuse.training.corruption import drop
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.rows import generators, known_rows, shuffled
 from rediffuse.types import Options, Query, Ranking, SparseRows

@@ -2,7 +2,7 @@
 
     x_t, level, conditions -> [x_t, Linear(time embedding), tokens] -> H_1 -> .. -> H_m -> I,   tanh after all but the last
 
-The dropout on x_t of the paper belongs to training and stands there (`training/corruption.py`).
+The dropout on x_t of the paper belongs to training and stands there (`networks/dropout.py`).
 Reference: Wang et al. 2023 (DiffRec), section 3.2 and its released network.
 """
 

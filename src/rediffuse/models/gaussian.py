@@ -16,12 +16,12 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from rediffuse.denoisers.conditioning import HISTORY, Conditioner, sizes_of
+from rediffuse.networks.dropout import drop
 from rediffuse.noise.predictions import PREDICTIONS, target
 from rediffuse.noise.process import add_noise, at_level
 from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule
 from rediffuse.protocols import Denoiser, Sampler
 from rediffuse.samplers import SAMPLERS, evenly
-from rediffuse.training.corruption import drop
 from rediffuse.training.levels import LEVELS, UniformLevels, loss_weights
 from rediffuse.training.moments import MomentConfig
 from rediffuse.types import Condition

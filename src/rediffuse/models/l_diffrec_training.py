@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rediffuse.denoisers.mlp import MLPDenoiser
 from rediffuse.models.gaussian import GaussianConfig, Objective
+from rediffuse.networks.dropout import drop
 from rediffuse.spaces.latent import LatentRows
 from rediffuse.training.annealing import Ramp
-from rediffuse.training.corruption import drop
 from rediffuse.training.loop import TrainingConfig
 from rediffuse.training.moments import Moments, drawn
 from rediffuse.training.rows import shuffled

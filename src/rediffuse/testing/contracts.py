@@ -20,13 +20,13 @@ from rediffuse.config import FrozenConfig
 from rediffuse.errors import ArtifactError, InvalidConfig, InvalidInput, RediffuseError, UnsupportedOption
 from rediffuse.grounding.topk import top_k
 from rediffuse.noise.schedules import SCHEDULES
-from rediffuse.protocols import FitContext, Range, Sampler, Schedule, Stepwise
+from rediffuse.protocols import Range, Sampler, Schedule, Stepwise
 from rediffuse.random import PhiloxNoise
 from rediffuse.testing.subjects import (
-    RUN,
     SQUARES,
     Subject,
     assert_close,
+    bare_context,
     changed,
     checkerboard,
     on_checkerboard,
@@ -308,7 +308,7 @@ class RecommenderContract:
         data = checkerboard()
         bare = replace(data, history=Ragged(data.history.indptr, data.history.items), order="none")
         try:
-            method = chosen.method.fit(chosen.config, chosen.training, bare, FitContext(RUN))
+            method = chosen.method.fit(chosen.config, chosen.training, bare, bare_context(bare))
         except InvalidInput as error:
             assert "order" in str(error)  # noqa: PT017
         else:
