@@ -16,11 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rediffuse.data.weighting import weigh
+from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.denoisers.dense import Dense
 from rediffuse.errors import InvalidConfig, UnsupportedOption, refuse_options, say, unknown
 from rediffuse.grounding.topk import TopK
-from rediffuse.models.gaussian import GaussianConfig
+from rediffuse.models.chain import ChainConfig
 from rediffuse.noise.schedules import NoiseSchedule
 from rediffuse.protocols import Denoiser, Noise, OnStep, Sampler
 from rediffuse.random import PhiloxNoise
@@ -51,7 +51,7 @@ class Chain(Protocol):
 class Plan:
     """A reverse process with every choice made."""
 
-    config: GaussianConfig
+    config: ChainConfig
     schedule: NoiseSchedule
     levels: Tensor
     """(N+1,) int64, falling to 0."""
@@ -101,7 +101,7 @@ class Plan:
         return thinned_history(rows, self.thinning, source) if self.start == THINNED else rows
 
 
-def planned(name: str, config: GaussianConfig, options: Options, thinning: float | None = None) -> Plan:
+def planned(name: str, config: ChainConfig, options: Options, thinning: float | None = None) -> Plan:
     """Decide how a question is answered.
 
     Args: name: of the method, for messages.   thinning: share of the history that training left out; None: its dropout.
@@ -117,9 +117,11 @@ def planned(name: str, config: GaussianConfig, options: Options, thinning: float
     start = options.start or (config.draws_start if many and config.draws_start else config.start)
     if options.start == "" or start not in (*STARTS, THINNED):
         raise InvalidConfig(unknown("start", options.start or start, (*STARTS, THINNED)))
-    if config.target == "next" and start not in ("origin", "pure_noise"):
+    if start not in config.starts:
         if options.start:
-            raise UnsupportedOption(say(f"{name} with target = 'next' begins at origin or pure_noise", got=start))
+            raise UnsupportedOption(
+                say(f"{name} cannot use 'start': it begins at {' or '.join(config.starts)}", got=start)
+            )
         start = "pure_noise"
     levels = evenly(config.levels, config.steps if options.steps is None else options.steps, spacing=config.spacing)
     sampler, stochastic = config.make_sampler()
@@ -142,7 +144,7 @@ def planned(name: str, config: GaussianConfig, options: Options, thinning: float
     return Plan(config, schedule, levels, start, sampler, fresh, options, thinning)
 
 
-def _guidable(config: GaussianConfig, levels: Tensor) -> bool:
+def _guidable(config: ChainConfig, levels: Tensor) -> bool:
     """Whether guidance can act: the nulls were trained, and a level that is visited lies in its interval."""
     inside = (levels >= config.guidance_low) & (levels <= (config.guidance_high or config.levels))
     return bool(config.condition) and config.condition_drop > 0 and bool(inside.any())
@@ -176,12 +178,14 @@ class Answering:
 
     name: str
     """Of the method, for messages."""
-    config: GaussianConfig
+    config: ChainConfig
     chain: Chain
     weight: Tensor
     """(I, H), any of the network: queries go to its device, rows take its number format."""
     thinning: float | None = None
     """As in `planned`."""
+    known: Callable[[Query], Condition | None] | None = None
+    """What a query, on the chain's device, tells of the conditions; None: `condition_of` as the settings name them."""
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
         """As `Recommender.recommend`; honours steps, start, with conditions guidance_scale, and where noise is drawn
@@ -196,9 +200,13 @@ class Answering:
 
     def asked(self, plan: Plan, query: Query, seed: int) -> tuple[SparseRows, Condition | None, Noise]:
         """What a chain is given: rows (B S, I), conditions of B S subjects, and the source of their draws."""
-        rows = weigh(query.history, self.config, len(self.weight), query.at_us)
+        recency = self.config if isinstance(self.config, RecencyConfig) else RecencyConfig()
+        rows = weigh(query.history, recency, len(self.weight), query.at_us)
         rows = rows.to(self.weight.device, self.weight.dtype)
-        cond = condition_of(self.config.condition, query, self.config.history_length)
+        if self.known is None:
+            cond = condition_of(self.config.condition, query, self.config.history_length)
+        else:
+            cond = self.known(query)
         if plan.options.draws > 1:
             each = fanned(torch.arange(len(query), device=self.weight.device), plan.options.draws)
             rows, cond = rows.select(each), None if cond is None else cond.select(each)

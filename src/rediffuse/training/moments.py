@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
-from rediffuse.config import RunConfig
+from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.denoisers.conditioning import HISTORY, newest, thinned
 from rediffuse.errors import InvalidInput, say, unknown
@@ -29,8 +29,8 @@ from rediffuse.training.rows import known_rows
 from rediffuse.types import Condition, Query, Ragged, SparseRows
 
 
-class MomentConfig(RecencyConfig):
-    """What steers a reverse process, and what its x_0 is."""
+class SteerConfig(FrozenConfig):
+    """What steers a reverse process."""
 
     condition: tuple[str, ...] = ()
     """What steers the reverse process: `history`, `season`, `price_tier`, columns of the users, declared columns of the events."""
@@ -40,17 +40,22 @@ class MomentConfig(RecencyConfig):
     """Chance in training that a condition is absent: what guidance leans away from; 0: nothing can be guided."""
     history_length: PositiveInt = 50
     """Newest items that the condition `history` sees."""
-    target: Literal["row", "next"] = "row"
-    """What x_0 is: the user's row, as seen from a moment where a condition tells of one; or the events that follow a
-    moment, and then `history` must be a condition."""
-    horizon: PositiveInt = 10
-    """next: how many events from the moment on belong to x_0."""
 
     @field_validator("condition", mode="before")
     @classmethod
     def _one_name(cls, value: object) -> object:
         """A single name may stand without a list; several may be parted by commas."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class MomentConfig(SteerConfig, RecencyConfig):
+    """What steers a reverse process over rows, and what its x_0 is."""
+
+    target: Literal["row", "next"] = "row"
+    """What x_0 is: the user's row, as seen from a moment where a condition tells of one; or the events that follow a
+    moment, and then `history` must be a condition."""
+    horizon: PositiveInt = 10
+    """next: how many events from the moment on belong to x_0."""
 
 
 class Example(NamedTuple):
