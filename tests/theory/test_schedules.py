@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rediffuse.errors import InvalidInput
-from rediffuse.noise import SCHEDULES, NoiseSchedule, binomial, cosine, linear, linear_variance, snr
+from rediffuse.noise import (
+    SCHEDULES,
+    NoiseSchedule,
+    binomial,
+    cosine,
+    exponential,
+    linear,
+    linear_variance,
+    snr,
+    sqrt,
+    truncated_linear,
+)
 from rediffuse.noise.process import posterior_weights
 from rediffuse.training.levels import loss_weights
 
@@ -94,6 +105,40 @@ def test_linear_against_the_figures_of_image_models() -> None:
     assert float(linear(1000, low=1e-4, high=0.02).alpha[-1]) ** 2 == pytest.approx(4.035829765e-05, rel=1e-9)
     assert float(linear(500, low=1e-4, high=0.02).alpha[-1]) ** 2 == pytest.approx(0.006352710797, rel=1e-9)
     assert rows(linear(3, scale=0.5, low=0.1, high=0.3))["beta"] == pytest.approx([0.05, 0.1, 0.15], rel=1e-12)
+
+
+def test_figures_of_dreamrec_and_preferdiff() -> None:
+    assert float(linear(2000, low=1e-4, high=0.02).alpha[-1]) ** 2 == pytest.approx(1.628847e-09, rel=1e-6)
+    found = exponential(500)
+    assert rows(found)["beta"][::499] == pytest.approx([2.197758457e-4, 0.01982073443], rel=1e-9)
+    assert float(found.alpha[-1]) ** 2 == pytest.approx(0.006346194101, rel=1e-9)
+    found = SCHEDULES["clipped_cosine"](2000)
+    assert [round(beta / 1e-4, 9) == 1 for beta in rows(found)["beta"]] == [True] * 66 + [False] * 1934
+    assert float(found.alpha[1000]) ** 2 == pytest.approx(0.4925263707, rel=1e-9)
+    assert float(found.alpha[2000]) ** 2 == pytest.approx(6.055725e-11, rel=1e-6)
+    assert rows(sqrt(500))["beta"][0] == pytest.approx(0.03618763328, rel=1e-9)
+    assert rows(sqrt(500))["beta"][-1] == pytest.approx(0.999, rel=1e-9)
+
+
+def test_the_bounds_of_cosine_are_values() -> None:
+    bounded = rows(cosine(5, least=0.2, most=0.5))["beta"]
+    assert bounded == pytest.approx([min(max(beta, 0.2), 0.5) for beta in rows(cosine(5))["beta"]], rel=1e-12)
+    with pytest.raises(InvalidInput, match="Every beta must lie in"):
+        cosine(5, most=1.0)
+
+
+def test_figures_of_diffurec() -> None:
+    found = truncated_linear(32)
+    assert rows(found)["beta"][::31] == pytest.approx([0.013125, 0.635], rel=1e-12)
+    assert float(found.alpha[-1]) ** 2 == pytest.approx(9.901299e-07, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("T", "first", "last"), [(1, 0.11, 0.11), (2, 0.06, 0.51), (20, 0.015, 0.06), (21, 0.1 / 21 + 0.01, 20 / 21 + 0.01)]
+)
+def test_with_few_levels_the_line_of_diffurec_ends_lower(T: int, first: float, last: float) -> None:
+    beta = rows(truncated_linear(T))["beta"]
+    assert [beta[0], beta[-1]] == pytest.approx([first, last], rel=1e-12)
 
 
 def test_without_override_the_variance_is_the_prescribed_line() -> None:

@@ -34,14 +34,11 @@ class Collapsed:
     def F(self) -> Tensor:
         """(H, H), the symmetric square root of W W^T: F z' is W z in distribution, for z' over R^H.
 
-        From an eigendecomposition in float64, eigenvalues clipped at 0: dead units and I < H are fine. The symmetric
-        root is unique, so the same draws give the same answer on every device.
+        Formed in float64; dead units and I < H are fine.
         """
         with torch.no_grad():
             wt = self.denoiser.ends()[0].to(torch.float64)
-            values, vectors = torch.linalg.eigh(wt.t() @ wt)
-            root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
-            return root.to(self.M.dtype)
+            return symmetric_root(wt.t() @ wt).to(self.M.dtype)
 
     def lift(self, x: SparseRows | Tensor) -> Tensor:
         """The state W x. Args: x: (B, I). Returns: (B, H)."""
@@ -81,6 +78,17 @@ def collapse(denoiser: LiftedDenoiser) -> Collapsed:
     with torch.no_grad():
         wt, v, b = denoiser.ends()
         return Collapsed(denoiser, wt.t() @ v, wt.t() @ b)
+
+
+def symmetric_root(covariance: Tensor) -> Tensor:
+    """F = F^T with F F = covariance, by eigendecomposition, eigenvalues clipped at 0: a singular one is fine.
+
+    This root is unique, so the same draws F z give the same answer on every device.
+
+    Args: covariance: (D, D) float64, symmetric, no negative eigenvalue but for rounding. Returns: (D, D).
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
 
 
 def project_exactly(denoiser: LiftedDenoiser, source: Noise, width: int) -> Noise:

@@ -9,7 +9,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,15 @@ class Plan:
         draws = self.options.draws
         return PhiloxNoise(seed, fanned(query.key, draws), numbers(len(query), draws, query.key.device))
 
+    def begin(self, chain: Chain, rows: SparseRows, source: Noise) -> tuple[Tensor, Noise]:
+        """The state at the first level, (B S, H), and where noise comes from. Args: as `descend`."""
+        warmth = self.options.temperature * (self.config.draws_temperature if self.options.draws > 1 else 1.0)
+        noise = chain.noise(lambda t, like: warmth * source(t, like))
+        u = chain.lift(self.thin(rows, source))
+        if self.start in STARTS:
+            u = STARTS[self.start](u, int(self.levels[0]), self.schedule, noise)
+        return u, noise
+
     def descend(
         self, chain: Chain, rows: SparseRows, cond: Condition | None, source: Noise, on_step: OnStep | None = None
     ) -> Tensor:
@@ -81,20 +90,23 @@ class Plan:
         Args: rows: x_0 of the history, (B S, I).   cond: of B S subjects.   source: of the rows.
         Returns: the state, (B S, H).
         """
-        warmth = self.options.temperature * (self.config.draws_temperature if self.options.draws > 1 else 1.0)
-        noise = chain.noise(lambda t, like: warmth * source(t, like))
-        u = chain.lift(self.thin(rows, source))
-        if self.start in STARTS:
-            u = STARTS[self.start](u, int(self.levels[0]), self.schedule, noise)
+        u, noise = self.begin(chain, rows, source)
         fresh = noise if self.fresh else None
         denoise, levels = self.guided(chain.inner), self.levels[:-1]
         return self.sampler(denoise, u, levels, self.schedule, cond=cond, noise=fresh, on_step=on_step)
 
+    @property
+    def scale(self) -> float | dict[str, float]:
+        """Of the guidance: what was asked for times what is configured."""
+        scale, own = self.options.guidance_scale, self.config.guidance_scale
+        if not isinstance(scale, Mapping):
+            return own * scale
+        return {**scale, **{name: own * scale.get(name, 1.0) for name in self.config.condition}}
+
     def guided(self, denoise: Denoiser) -> Denoiser:
         """The same, leaning towards its conditions as far as was asked."""
         high = self.config.guidance_high or self.config.levels
-        scale = self.options.guidance_scale
-        return guided(denoise, self.config.condition, scale, levels=(self.config.guidance_low, high))
+        return guided(denoise, self.config.condition, self.scale, levels=(self.config.guidance_low, high))
 
     def thin(self, rows: SparseRows, source: Noise) -> SparseRows:
         """What a draw is given of the history. Args: rows: (B S, I)."""
@@ -186,6 +198,8 @@ class Answering:
     """As in `planned`."""
     known: Callable[[Query], Condition | None] | None = None
     """What a query, on the chain's device, tells of the conditions; None: `condition_of` as the settings name them."""
+    whole: "Callable[[Plan, Tensor, Condition | None, Noise], Tensor | None] | None" = None
+    """(plan, first state (B S, H), conditions, noise) -> the points of the last level at once; None: step by step."""
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
         """As `Recommender.recommend`; honours steps, start, with conditions guidance_scale, and where noise is drawn
@@ -239,6 +253,11 @@ class Answering:
             # Of two looks at a level the later one stays.
             found[t] = grounded(answer, self.chain.score, len(self.weight), query, k, plan.options.draws)
 
+        if not watched and self.whole is not None:
+            u, noise = plan.begin(self.chain, rows, source)
+            end = self.whole(plan, u, cond, noise)
+            if end is not None:
+                return [(plan.last, grounded(end, self.chain.score, len(self.weight), query, k, plan.options.draws))]
         u = plan.descend(self.chain, rows, cond, source, on_step=ground if watched else None)
         ground(plan.last, u)
         return list(found.items())

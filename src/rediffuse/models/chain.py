@@ -11,6 +11,9 @@ from rediffuse.samplers import SAMPLERS, evenly
 from rediffuse.training.moments import SteerConfig
 
 StartName = Literal["history", "noised_history", "pure_noise", "origin", "thinned_history"]
+ScheduleName = Literal[
+    "linear", "linear_variance", "cosine", "binomial", "sqrt", "exponential", "truncated_linear", "clipped_cosine"
+]
 FREE: tuple[StartName, ...] = ("origin", "pure_noise")
 """Starts that hold nothing of the history."""
 
@@ -20,7 +23,7 @@ class ChainConfig(SteerConfig):
 
     levels: PositiveInt = 5
     """T, the number of noise levels."""
-    schedule: Literal["linear", "linear_variance", "cosine", "binomial"] = "linear_variance"
+    schedule: ScheduleName = "linear_variance"
     """How noise grows with the level."""
     noise_scale: float = Field(default=0.01, ge=0)
     """Factor on the noise of the two linear schedules; 0 is no noise at all."""
@@ -55,6 +58,8 @@ class ChainConfig(SteerConfig):
     """Factor on the noise of several draws, on top of `Options.temperature`: where draws carry information."""
     steps: PositiveInt | None = None
     """Reverse steps; none runs all levels. `Options.steps` overrides it without retraining."""
+    guidance_scale: float = 1.0
+    """Scale of an ordinary answer; what a question asks for multiplies it, and 1 is none."""
     guidance_low: PositiveInt = 1
     """The lowest level at which guidance acts."""
     guidance_high: PositiveInt | None = None
@@ -73,6 +78,8 @@ class ChainConfig(SteerConfig):
             raise ValueError(f"eta goes with sampler = 'ddim' or 'dpmpp'; sampler is {self.sampler!r}")
         if self.prediction != "x0" and not schedule.noisy:
             raise ValueError(f"prediction = {self.prediction!r} needs noise; noise_scale is 0")
+        if self.guidance_scale != 1 and not (self.condition and self.condition_drop > 0):
+            raise ValueError(f"guidance_scale = {self.guidance_scale} needs a condition, and condition_drop > 0")
         if len(set(self.condition)) < len(self.condition):
             raise ValueError(f"a condition stands twice: {', '.join(self.condition)}")
         if not self.guidance_low <= (self.guidance_high or self.levels) <= self.levels:

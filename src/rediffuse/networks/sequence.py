@@ -70,13 +70,20 @@ class SequenceEncoder(nn.Module):
 
 def padded(history: Ragged, length: int) -> Tensor:
     """The newest `length` items of each history, oldest first, (B, L) int64, -1 padded on the right; L >= 1."""
-    lengths = history.lengths.clamp(max=length)
-    wide = max(1, int(lengths.max()) if len(history) else 1)
+    return window(history.items, history.indptr[1:], history.lengths.clamp(max=length))
+
+
+def window(items: Tensor, ends: Tensor, lengths: Tensor) -> Tensor:
+    """Parts of one long list, side by side.
+
+    Args: items: (n,) int64.   ends: (B,) int64, the place behind the last of each part.   lengths: (B,) int64.
+    Returns: (B, L) int64, -1 padded on the right; L >= 1.
+    """
+    wide = max(1, int(lengths.max()) if len(lengths) else 1)
     place = torch.arange(wide, device=lengths.device)
-    there = place < lengths.unsqueeze(1)
-    at = (history.indptr[1:] - lengths).unsqueeze(1) + place
-    items = torch.cat((history.items, history.items.new_full((1,), -1)))
-    return torch.where(there, items[at.clamp(max=len(items) - 1)], -1)
+    at = (ends - lengths).unsqueeze(1) + place
+    more = torch.cat((items, items.new_full((1,), -1)))
+    return torch.where(place < lengths.unsqueeze(1), more[at.clamp(max=len(items))], -1)
 
 
 def final(states: Tensor, there: Tensor) -> Tensor:

@@ -2,7 +2,17 @@
 
 from rediffuse.noise.predictions import PREDICTIONS, as_denoiser
 from rediffuse.noise.process import add_noise, posterior, snr
-from rediffuse.noise.schedules import SCHEDULES, NoiseSchedule, binomial, cosine, linear, linear_variance
+from rediffuse.noise.schedules import (
+    SCHEDULES,
+    NoiseSchedule,
+    binomial,
+    cosine,
+    exponential,
+    linear,
+    linear_variance,
+    sqrt,
+    truncated_linear,
+)
 
 __all__ = [
     "PREDICTIONS",
@@ -12,8 +22,11 @@ __all__ = [
     "as_denoiser",
     "binomial",
     "cosine",
+    "exponential",
     "linear",
     "linear_variance",
     "posterior",
     "snr",
+    "sqrt",
+    "truncated_linear",
 ]

@@ -9,6 +9,7 @@ A schedule given by betas has abar_t = prod_{k<=t} (1 - beta_k), alpha = sqrt(ab
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -101,14 +102,41 @@ def linear_variance(
     return NoiseSchedule.from_betas(beta)
 
 
-def cosine(T: int, **_: float | None) -> NoiseSchedule:
-    """abar(u) = cos^2((u + .008) / 1.008 * pi/2), beta_t capped at .999.
+def cosine(T: int, *, least: float = 0.0, most: float = _MOST, **_: float | None) -> NoiseSchedule:
+    """abar(u) = cos^2((u + .008) / 1.008 * pi/2), its betas kept within `least` .. `most`.
 
-    Reference: Nichol & Dhariwal 2021, eq. 17.
+    Reference: Nichol & Dhariwal 2021, eq. 17; DreamRec's code keeps them within 1e-4 .. .9999.
     """
-    u = torch.arange(T + 1, dtype=torch.float64) / T
-    abar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-    return NoiseSchedule.from_betas(torch.clamp(1 - abar[1:] / abar[:-1], max=_MOST))
+    return _from_abar(T, lambda u: torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, least, most)
+
+
+def sqrt(T: int, **_: float | None) -> NoiseSchedule:
+    """The share of noise is a square root, 1 - abar(u) = (u + 1e-4)^(1/2), betas capped at .999.
+
+    Reference: Li et al. 2022 (Diffusion-LM), appendix A.
+    """
+    return _from_abar(T, lambda u: 1 - torch.sqrt(u + 1e-4))
+
+
+def exponential(T: int, **_: float | None) -> NoiseSchedule:
+    """beta_t = 1 - exp(-.1 / T - 9.9 x_t / (2 T^2)), x from 1 to 2T + 1: the continuous process in T steps.
+
+    Reference: Song et al. 2021 (score SDE), appendix C, with rates from .1 to 10, as in DreamRec's code; the integral of the
+        rate over step t has x_t = 2t - 1, which ends at 2T - 1.
+    """
+    x = torch.linspace(1, 2 * T + 1, T, dtype=torch.float64)
+    return NoiseSchedule.from_betas(-torch.expm1(-0.1 / T - x * 0.5 * 9.9 / T**2))
+
+
+def truncated_linear(T: int, **_: float | None) -> NoiseSchedule:
+    """A line of betas from .1 / T + .01 to 20 / T + .01, or to 1 / T + .01 where that end exceeds 1 (T < 21).
+
+    Reference: DiffuRec's code, `trunc_lin` (Li et al. 2023), which has T = 32.
+    """
+    last = 20 / T + 0.01
+    if last > 1:
+        last = 1 / T + 0.01
+    return NoiseSchedule.from_betas(torch.linspace(0.1 / T + 0.01, last, T, dtype=torch.float64))
 
 
 def binomial(T: int, **_: float | None) -> NoiseSchedule:
@@ -120,8 +148,18 @@ SCHEDULES: Mapping[str, Callable[..., NoiseSchedule]] = {
     "linear": linear,
     "linear_variance": linear_variance,
     "cosine": cosine,
+    "clipped_cosine": partial(cosine, least=1e-4, most=0.9999),
     "binomial": binomial,
+    "sqrt": sqrt,
+    "exponential": exponential,
+    "truncated_linear": truncated_linear,
 }
+
+
+def _from_abar(T: int, abar: Callable[[Tensor], Tensor], least: float = 0.0, most: float = _MOST) -> NoiseSchedule:
+    """beta_t = 1 - abar(t / T) / abar((t - 1) / T), kept within `least` .. `most`."""
+    values = abar(torch.arange(T + 1, dtype=torch.float64) / T)
+    return NoiseSchedule.from_betas(torch.clamp(1 - values[1:] / values[:-1], least, most))
 
 
 def _ramp(T: int, scale: float, low: float, high: float) -> Tensor:

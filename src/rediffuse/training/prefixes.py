@@ -1,0 +1,62 @@
+"""Training examples of next items: an event, and what came before it."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from rediffuse.errors import InvalidInput, say
+from rediffuse.networks.sequence import window
+from rediffuse.protocols import FitData
+from rediffuse.types import Ragged
+
+Which = Literal["drawn", "every", "last"]
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Each example stands for a run of events of one user, of which one is wanted at a time."""
+
+    history: Ragged
+    """The users' events, oldest first, on the device of training."""
+    first: Tensor
+    """(n,) int64, where the run begins among all events; never the first of a user."""
+    count: Tensor
+    """(n,) int64, how many events it has."""
+    row: Tensor
+    """(n,) int64, whose it is."""
+    length: int
+    """Of the histories, at most."""
+
+    @classmethod
+    def of(cls, data: FitData, length: int, device: str, which: Which) -> Self:
+        """Args: which: one event drawn anew from each user, every event as an example of its own, or each user's last.
+
+        Raises: InvalidInput when the order of events is not known, or nobody has two.
+        """
+        if data.order == "none":
+            raise InvalidInput(say("Next items need events in a known order; this data has none"))
+        history = data.history.to(device)
+        wanted = history.ranks > 0
+        if which == "last":
+            wanted &= history.ranks == history.lengths[history.rows] - 1
+        first = wanted.nonzero().squeeze(1)
+        count = torch.ones_like(first)
+        if which == "drawn":
+            several = (history.lengths > 1).nonzero().squeeze(1)
+            first, count = history.indptr[several] + 1, history.lengths[several] - 1
+        if not len(first):
+            raise InvalidInput(say("Next items need a user with two events; nobody has"))
+        return cls(history, first, count, history.rows[first], length)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.first)
+
+    def examples(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Histories, oldest first, (B, L) int64, -1 padded on the right; and the items wanted, (B,). Args: batch: (B,)."""
+        share = torch.rand(len(batch), generator=generator, device=batch.device, dtype=torch.float64)
+        place = self.first[batch] + (share * self.count[batch]).long()
+        before = place - self.history.indptr[self.row[batch]]
+        return window(self.history.items, place, before.clamp(max=self.length)), self.history.items[place]
