@@ -39,6 +39,7 @@ bench: $(READY)  ## on demand, on a quiet machine (training needs ml-1m_clean in
 	$(BIN)/python -m benchmarks.large_rows --json benchmarks/results/large_rows.json
 	$(BIN)/python -m benchmarks.import --json benchmarks/results/import.json
 	$(BIN)/python -m benchmarks.draws --json benchmarks/results/draws.json
+	$(BIN)/python -m benchmarks.nearest --json benchmarks/results/nearest.json
 
 docs: $(READY)  ## regenerate the reference pages from the code
 	$(BIN)/python -m docs.reference

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rediffuse.random import PhiloxNoise, philox, stable_key
+from rediffuse.random import PhiloxNoise, philox, stable_key, uniform_of_pairs
 
 WORDS = st.integers(0, 2**32 - 1)
 
@@ -137,3 +137,13 @@ def test_a_key_depends_on_the_text_alone() -> None:
     assert len(keys) == 1000
     assert all(-(2**63) <= key < 2**63 for key in keys)
     assert math.isclose(sum(key < 0 for key in keys), 500, abs_tol=80)
+
+
+def test_a_pair_has_its_number_whoever_stands_beside_it() -> None:
+    one, other = (torch.tensor([stable_key(f"{side}{at}") for at in range(4000)]) for side in "ab")
+    number = uniform_of_pairs(one, other, (1, 2))
+    turned = torch.arange(3999, -1, -1)
+    assert torch.equal(uniform_of_pairs(one[turned], other[turned], (1, 2)), number[turned])
+    for changed in (uniform_of_pairs(other, one, (1, 2)), uniform_of_pairs(one, other, (2, 1))):
+        assert not bool((changed == number).any())
+    assert stats.kstest(number.numpy(), "uniform").pvalue > 1e-3

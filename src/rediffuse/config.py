@@ -5,6 +5,7 @@ Three disjoint kinds live in the library: what a model is (`<Method>Config`), ho
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,8 +150,14 @@ def _known_keys(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 def _toml_lines(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     plain = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    lines = [f"{_toml_key(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
     for key, value in values.items():
         if isinstance(value, Mapping):
-            lines += ["", f"[{prefix}{key}]", *_toml_lines(value, f"{prefix}{key}.")]
+            name = prefix + _toml_key(key)
+            lines += ["", f"[{name}]", *_toml_lines(value, f"{name}.")]
     return lines
+
+
+def _toml_key(key: str) -> str:
+    """Bare where TOML allows it, else quoted: a method may be called ease:linear."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

@@ -4,14 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import polars as pl
 import torch
 
 from rediffuse.artifacts import ModelFolder
+from rediffuse.data.catalog import Catalog
 from rediffuse.data.context import value_of
 from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import InvalidInput, say, unknown
+from rediffuse.grounding.filters import ITEM, Where, assortment
 from rediffuse.protocols import Recommender
-from rediffuse.types import Fallback, Options, Query, Ragged, Ranking, offsets
+from rediffuse.types import Candidates, Fallback, Options, Query, Ragged, Ranking, offsets
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Model:
         *,
         exclude: Sequence[str] | None = None,
         candidates: Sequence[str] | None = None,
+        where: Sequence[str | Where] = (),
+        one_per: str | None = None,
         times_us: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         context: Mapping[str, str] | None = None,
@@ -84,17 +89,23 @@ class Model:
             exclude: ids that must not be returned; None: those of the history, nothing where the model was made for
                 data that allows repeats.
             candidates: the only ids that may be returned; None: the whole catalog.
+            where: conditions on attributes of the items, which hold together: ["category=shoes|boots", "price<=50"]
+                (`grounding/filters.py`); an item of which an attribute is not known meets no condition on it.
+            one_per: an attribute of which the list holds each value once, by the best item: one variant of a product.
             times_us: when each event of the history was, UTC microseconds; needed where ages in days count.
             weights: what each event counts, where they do not count alike.
             context: what is known of the moment or the user, by the names of the model's conditions: {"season": "winter"}.
         Returns: at most k items, fewer when fewer may be returned.
-        Raises: UnsupportedOption when the method cannot honour an option.
+        Raises: UnsupportedOption when the method cannot honour an option; InvalidInput for a condition on what the model
+            does not know of its items.
         """
         return self.recommend_many(
             [history],
             k,
             exclude=None if exclude is None else [exclude],
             candidates=None if candidates is None else [candidates],
+            where=where,
+            one_per=one_per,
             times_us=None if times_us is None else [times_us],
             weights=None if weights is None else [weights],
             context=context,
@@ -109,6 +120,8 @@ class Model:
         *,
         exclude: Sequence[Sequence[str]] | None = None,
         candidates: Sequence[Sequence[str]] | None = None,
+        where: Sequence[str | Where] = (),
+        one_per: str | None = None,
         times_us: Sequence[Sequence[int]] | None = None,
         weights: Sequence[Sequence[float]] | None = None,
         context: Mapping[str, str] | None = None,
@@ -120,8 +133,8 @@ class Model:
             return []
         history = self._numbers(histories, times_us, weights)
         query = self.query(history) if exclude is None else Query.from_history(history, exclude=self._numbers(exclude))
-        if candidates is not None:
-            query = replace(query, candidates=self._numbers(candidates))
+        lists = None if candidates is None else self._numbers(candidates)
+        query = replace(query, candidates=self.offered(where, one_per, lists))
         if context:
             query = replace(query, context=self.context(context, len(query)))
         ranking = self.recommender.recommend(query, k, options=options, seed=seed)
@@ -134,6 +147,27 @@ class Model:
         """The question after histories in the model's numbers: nothing of them again, unless its data allows repeats."""
         repeats = self.folder.protocol.get("repeats")
         return Query.from_history(history, exclude=Ragged.empty(len(history)) if repeats else None)
+
+    def offered(
+        self, where: Sequence[str | Where] = (), one_per: str | None = None, lists: Ragged | None = None
+    ) -> Candidates | None:
+        """What may be returned under conditions, in the model's numbers; without any the lists alone.
+
+        Raises: InvalidInput, as `assortment`.
+        """
+        limited = bool(where) or one_per is not None
+        return assortment(Catalog(self.items, self.folder.attributes), where, one_per, lists) if limited else lists
+
+    def knowing(self, attributes: pl.DataFrame) -> "Model":
+        """The same model under other attributes of its items: today's prices and stock.
+
+        Args: attributes: a column `item` of ids, others whatever is known; of items that are not there nothing is.
+        Raises: InvalidInput when an id stands twice, or there is no column of ids.
+        """
+        if ITEM not in attributes.columns:
+            raise InvalidInput(say("Attributes need a column of ids", got=attributes.columns, allowed=[ITEM]))
+        table = Catalog.of(self.items, attributes.with_columns(pl.col(ITEM).cast(pl.String))).attributes
+        return replace(self, folder=replace(self.folder, attributes=table))
 
     @property
     def conditions(self) -> Mapping[str, Sequence[str]]:

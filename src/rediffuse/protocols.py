@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig, RunConfig
-from rediffuse.types import Condition, Options, Query, Ragged, Ranking, SparseRows
+from rediffuse.types import Candidates, Condition, Options, Query, Ragged, Ranking, SparseRows
 
 BatchT = TypeVar("BatchT")
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
@@ -92,7 +92,7 @@ class Grounding(Protocol):
     """Points -> items of the catalog."""
 
     def __call__(
-        self, points: Tensor, k: int, *, seen: Ragged | None = None, candidates: Ragged | None = None
+        self, points: Tensor, k: int, *, seen: Ragged | None = None, candidates: Candidates | None = None
     ) -> Ranking: ...
 
 
@@ -145,6 +145,8 @@ class FitData:
     """What the settings name as conditions, besides the history."""
     keys: Tensor | None = None
     """(U,) int64, stable hash of each external user id, as `Query.key` has it; None: users have no names."""
+    item_keys: Tensor | None = None
+    """(I,) int64, the same of each external item id; None: items have no names."""
 
     def users_per_item(self) -> Tensor:
         """How many users have each item, (I,) float32."""
@@ -251,6 +253,33 @@ class Method(Recommender, Protocol):
     @classmethod
     def restore(cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Self:
         """Rebuild from `state`. Raises: KeyError or RuntimeError when a tensor is missing or misshapen."""
+        ...
+
+
+SettingsOf = Callable[[str, Mapping[str, object]], Mapping[str, object]]
+"""(NAME or NAME:PRESET, settings) -> all settings of that method, ready for JSON."""
+PartRestorer = Callable[[str, Mapping[str, object], Mapping[str, Tensor], str], Method]
+"""(NAME or NAME:PRESET, all its settings, its `state`, device) -> that method, rebuilt."""
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A method that answers with others: fitted through `FitContext.part`, saved with their settings and tensors."""
+
+    @classmethod
+    def complete(cls, config: FrozenConfig, settings_of: SettingsOf) -> FrozenConfig:
+        """The settings with those of every part written out under `settings`, by label."""
+        ...
+
+    def settled(self) -> FrozenConfig:
+        """The settings with what was chosen on the selection part: what a refit begins with, and what is saved."""
+        ...
+
+    @classmethod
+    def restore(
+        cls, config: FrozenConfig, state: Mapping[str, Tensor], device: str, part: PartRestorer | None = None
+    ) -> Method:
+        """As `Method.restore`; `part` rebuilds the parts."""
         ...
 
 

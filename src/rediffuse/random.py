@@ -74,6 +74,16 @@ class PhiloxNoise:
         return normal.flatten(1)[:, :width].reshape(like.shape).to(like.dtype)
 
 
+def uniform_of_pairs(one: Tensor, other: Tensor, key: tuple[int, int]) -> Tensor:
+    """A number in 0 .. 1 for each pair, a function of the pair and the key alone.
+
+    Args: one, other: (n,) int64, stable keys.   key: two 32-bit words.
+    Returns: (n,) float64.
+    """
+    pair = (one & _WORD, (one >> 32) & _WORD, other & _WORD, (other >> 32) & _WORD)
+    return philox(pair, key)[0] / 2.0**32
+
+
 def stable_key(text: str) -> int:
     """A signed 64-bit number that depends on the text alone: the key of an external user id."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

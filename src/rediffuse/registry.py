@@ -32,8 +32,10 @@ from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Model
 from rediffuse.grounding.diverse import Diverse
 from rediffuse.grounding.fallback import WithFallback
+from rediffuse.grounding.filters import attributes_of
 from rediffuse.protocols import (
     CheckpointStore,
+    Composed,
     Context,
     FitContext,
     FitData,
@@ -45,6 +47,7 @@ from rediffuse.protocols import (
 )
 from rediffuse.random import stable_key
 from rediffuse.spaces.item_vectors import item_vectors
+from rediffuse.spaces.tables import TablesConfig
 
 Role = Literal["control", "classic", "diffusion", "method"]
 
@@ -59,7 +62,12 @@ class Entry:
     """What it is in a comparison."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Settings under which this name knows the class."""
+    floors: tuple[str, ...] = ()
+    """What it must beat, each NAME or NAME:PRESET: `compare` shows them beside it."""
 
+
+SEQUENCE_FLOORS = ("popularity", "ease", "markov", "sasrec")
+"""What a model of sequences must beat."""
 
 METHODS: Mapping[str, Entry] = {
     "popularity": Entry("rediffuse.baselines.popularity:Popularity", "control"),
@@ -68,10 +76,21 @@ METHODS: Mapping[str, Entry] = {
     "ease": Entry("rediffuse.baselines.ease:EASE", "classic"),
     "als": Entry("rediffuse.baselines.als:ALS", "classic"),
     "multvae": Entry("rediffuse.baselines.multvae:MultVAE", "classic"),
+    "blend": Entry("rediffuse.baselines.blend:Blend", "classic"),
+    "mf": Entry("rediffuse.baselines.mf:MF", "classic"),
+    "lightgcn": Entry("rediffuse.baselines.lightgcn:LightGCN", "classic"),
+    "sgl": Entry("rediffuse.baselines.sgl:SGL", "classic"),
+    "markov": Entry("rediffuse.baselines.markov:Markov", "classic"),
+    "sasrec": Entry("rediffuse.baselines.sasrec:SASRec", "classic", floors=("popularity", "ease", "markov")),
     "diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion"),
     "t-diffrec": Entry("rediffuse.models.diffrec:DiffRec", "diffusion", {"recency": "linear"}),
     "l-diffrec": Entry("rediffuse.models.l_diffrec:LDiffRec", "diffusion"),
     "lt-diffrec": Entry("rediffuse.models.l_diffrec:LDiffRec", "diffusion", {"recency": "linear"}),
+    "history_mean": Entry("rediffuse.baselines.history_mean:HistoryMean", "control"),
+    "ddrm": Entry("rediffuse.models.ddrm:DDRM", "diffusion", floors=("popularity", "ease", "lightgcn", "history_mean")),
+    "dreamrec": Entry("rediffuse.models.dreamrec:DreamRec", "diffusion", floors=SEQUENCE_FLOORS),
+    "preferdiff": Entry("rediffuse.models.preferdiff:PreferDiff", "diffusion", floors=SEQUENCE_FLOORS),
+    "diffurec": Entry("rediffuse.models.diffurec:DiffuRec", "diffusion", floors=SEQUENCE_FLOORS),
 }
 
 
@@ -107,11 +126,7 @@ class Recipe:
 
     def changed(self, settings: Mapping[str, Any]) -> "Recipe":
         """The same with some settings changed."""
-        known = {**self.config.model_dump(), **self.training.model_dump(), **settings}
-        config, training = (
-            type(kind).make({key: value for key, value in known.items() if key in type(kind).model_fields})
-            for kind in (self.config, self.training)
-        )
+        config, training = _decided(self.method, {**self.config.model_dump(), **self.training.model_dump(), **settings})
         return replace(self, config=config, training=training)
 
     def tunable(self) -> dict[str, Tunable]:
@@ -121,9 +136,23 @@ class Recipe:
         known = {**self.method.tunable, **RECENCY.get(ages, {})}
         return {key: values for key, values in known.items() if key not in fixed}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of them, ready for JSON."""
+        return {**self.config.model_dump(mode="json"), **self.training.model_dump(mode="json")}
+
     def describe(self) -> dict[str, Any]:
         """Name and settings, ready for JSON."""
-        return {"name": self.name, **self.config.model_dump(mode="json"), **self.training.model_dump(mode="json")}
+        return {"name": self.name, **self.settings}
+
+    @property
+    def parts(self) -> "list[Recipe]":
+        """What it is built over, where it answers with other methods or with their tables."""
+        if isinstance(self.config, TablesConfig) and self.config.tables is None:
+            return [recipe(*named(self.config.backbone), self.config.backbone_settings)]
+        if not issubclass(self.method, Composed):
+            return []
+        return [recipe(*named(label), settings) for label, settings in vars(self.config)["settings"].items()]
 
     @property
     def summary(self) -> str:
@@ -137,13 +166,14 @@ class Recipe:
 
     @property
     def conditions(self) -> Sequence[str]:
-        """What steers its answers, where its settings name anything."""
-        return vars(self.config).get("condition", ())
+        """What steers its answers, or those of its parts, where their settings name anything."""
+        of_parts = (name for part in self.parts for name in part.conditions)
+        return tuple(dict.fromkeys((*vars(self.config).get("condition", ()), *of_parts)))
 
     @property
     def seeded(self) -> bool:
         """Whether the seed of training matters."""
-        return bool(type(self.training).model_fields)
+        return bool(type(self.training).model_fields) or any(part.seeded for part in self.parts)
 
 
 def method_class(name: str) -> type[Method]:
@@ -169,11 +199,23 @@ def recipe(name: str, preset: str | None = None, settings: Mapping[str, Any] | N
     for key in merged:
         if key not in known:
             raise InvalidConfig(unknown("key", key, known))
+    return Recipe(name, method, *_decided(method, merged), role_of(name, preset), preset)
+
+
+def _decided(method: type[Method], values: Mapping[str, Any]) -> tuple[FrozenConfig, FrozenConfig]:
+    """What a method is and how it is trained; a method that answers with others has their settings written out."""
     config, training = (
-        kind.make({key: value for key, value in merged.items() if key in kind.model_fields})
+        kind.make({key: value for key, value in values.items() if key in kind.model_fields})
         for kind in (method.Config, method.Training)
     )
-    return Recipe(name, method, config, training, role_of(name, preset), preset)
+    return (method.complete(config, _whole) if issubclass(method, Composed) else config), training
+
+
+def _whole(label: str, settings: Mapping[str, object]) -> Mapping[str, object]:
+    """All settings of a part. None goes without saying where it is the default: TOML has no word for it."""
+    chosen = recipe(*named(label), settings)
+    plain = {**type(chosen.config).model_fields, **type(chosen.training).model_fields}
+    return {key: v for key, v in chosen.settings.items() if v is not None or plain[key].default is not None}
 
 
 def role_of(name: str, preset: str | None = None) -> Role:
@@ -242,10 +284,12 @@ def fit(
         report(progress)
 
     began = time.perf_counter()
-    context = FitContext(run, validate, note, checkpoints("training"), initial)
-    context = with_parts(context, data, courses, checkpoints)
+    context = FitContext(run, validate, report, checkpoints("training"), initial)
+    context = replace(with_parts(context, data, courses, checkpoints), report=note)  # parts have courses of their own
     method = chosen.method.fit(chosen.config, chosen.training, data, context)
     seconds = time.perf_counter() - began
+    if isinstance(method, Composed):
+        chosen = replace(chosen, config=method.settled())
     selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
     control = evaluate(Popularity(popularity), task, protocol, seed=run.seed) if refit else None
     calibrator = fit_calibrator(WithFallback(method, popularity), task, popularity, seed=run.seed) if refit else None
@@ -295,6 +339,7 @@ def fit(
         },
         vectors=vectors,
         calibrator=calibrator,
+        attributes=attributes_of(dataset.catalog),
     )
     return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
 
@@ -344,8 +389,11 @@ def _fit_data(dataset: Dataset, protocol: Protocol, parts: Sequence[str], chosen
     """What a method learns from: the events of some parts, with what its settings name as conditions."""
     history = protocol.learned(dataset, parts)
     contexts = contexts_of(dataset, [name for name in chosen.conditions if name != HISTORY], history)
-    keys = torch.tensor([stable_key(name) for name in dataset.users.items.ids], dtype=torch.int64)
-    return FitData(history, len(dataset.catalog), dataset.events.order, contexts, keys)
+    users, items = (
+        torch.tensor([stable_key(name) for name in known.ids], dtype=torch.int64)
+        for known in (dataset.users.items, dataset.catalog.items)
+    )
+    return FitData(history, len(dataset.catalog), dataset.events.order, contexts, users, items)
 
 
 def _as_long(training: FrozenConfig, course: Sequence[Progress]) -> FrozenConfig:
@@ -375,7 +423,7 @@ def _initial(
             )
         )
     # A network knows its conditions by their places.
-    conditions = list(chosen.conditions)
+    conditions = list(vars(chosen.config).get("condition", ()))
     if conditions != (known := list(earlier.config.get("condition", ()))):
         raise InvalidInput(
             say(
@@ -414,9 +462,10 @@ def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommen
     """
     if folder.method not in methods():
         raise ArtifactError(unknown("method", folder.method, methods()))
-    cls = method_class(folder.method)
+    config = method_class(folder.method).Config
     try:
-        method = cls.restore(cls.Config.make(folder.config), folder.tensors, RunConfig(device=device).resolve().device)
+        on = RunConfig(device=device).resolve().device
+        method = _rebuilt(folder.method, config.make(folder.config), folder.tensors, on)
     except (KeyError, RuntimeError, InvalidConfig) as error:
         raise ArtifactError(
             say(f"The weights or settings of this {folder.method} do not fit", got=str(error), remedy="Train it anew")
@@ -429,6 +478,19 @@ def restore(folder: ModelFolder, device: str = "auto") -> tuple[Method, Recommen
             )
         )
     return method, _answering(method, folder)
+
+
+def _rebuilt(name: str, config: FrozenConfig, state: Mapping[str, Tensor], device: str) -> Method:
+    """A method from its settings and tensors, with its parts where it answers with others."""
+    cls = method_class(name)
+    if not issubclass(cls, Composed):
+        return cls.restore(config, state, device)
+
+    def part(label: str, settings: Mapping[str, object], state: Mapping[str, Tensor], device: str) -> Method:
+        own, _ = named(label)
+        return _rebuilt(own, recipe(own, None, settings).config, state, device)
+
+    return cast("type[Composed]", cls).restore(config, state, device, part)
 
 
 def _answering(method: Method, folder: ModelFolder) -> Recommender:

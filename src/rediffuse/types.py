@@ -12,6 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from rediffuse.errors import InvalidInput, say
+
 
 class Fallback(IntEnum):
     """Why an answer did not come from the method itself."""
@@ -155,6 +157,49 @@ class SparseRows:
 
 
 @dataclass(frozen=True)
+class Assortment:
+    """Which items may be returned, and how many of a kind; what is None limits nothing."""
+
+    items: Tensor | None = None
+    """(I,) bool, alike for all subjects."""
+    lists: Ragged | None = None
+    """For each subject the only ones."""
+    groups: Tensor | None = None
+    """(I,) int64, the product that an item is a variant of: a list holds the best of each and no other."""
+
+    @classmethod
+    def of(cls, candidates: "Candidates | None") -> "Assortment":
+        """Plain lists likewise; None is the whole catalog."""
+        return candidates if isinstance(candidates, Assortment) else cls(lists=candidates)
+
+    def check(self, n_items: int) -> None:
+        """Refuse a catalog of another size. Raises: InvalidInput."""
+        for table in (self.items, self.groups):
+            if table is not None and table.shape != (n_items,):
+                raise InvalidInput(
+                    say("An assortment is of another catalog", got=tuple(table.shape), allowed=[n_items])
+                )
+
+    def numbers(self, n_items: int) -> Tensor:
+        """The items that are offered to all, (n,) int64, rising. Raises: as `check`."""
+        self.check(n_items)
+        return torch.arange(n_items) if self.items is None else self.items.nonzero().squeeze(1)
+
+    def select(self, rows: Tensor) -> Self:
+        """For the given subjects, in the given order. Args: rows: (b,) int64."""
+        return replace(self, lists=None if self.lists is None else self.lists.select(rows))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
+
+
+Candidates = Ragged | Assortment
+"""What may be returned: a list for each subject, or more than lists can say."""
+
+
+@dataclass(frozen=True)
 class Condition:
     """What steers a reverse process. Where `present` is false the learned null stands in."""
 
@@ -201,7 +246,7 @@ class Query:
     """name -> (B, ...)."""
     exclude: Ragged | None = None
     """Items that must not be returned."""
-    candidates: Ragged | None = None
+    candidates: Candidates | None = None
     """The only items that may be returned; None: the whole catalog."""
 
     def __len__(self) -> int:

@@ -72,7 +72,18 @@ def test_a_folder_gives_back_what_was_written(folder: Path) -> None:
     assert torch.equal(found.popularity, wanted.popularity)
     assert found.tensors.keys() == wanted.tensors.keys()
     assert torch.equal(found.tensors["counts"], wanted.tensors["counts"])
+    assert found.attributes.width == 0
     assert json.loads((folder / "model.json").read_text())["format_version"] == FORMAT_VERSION == 1
+
+
+def test_what_is_known_of_the_items_is_kept(tmp_path: Path) -> None:
+    known = pl.DataFrame({"category": ["shoes", None, "boots"], "price": [1.0, 2.0, None], "genres": [["a"], [], None]})
+    write_model(tmp_path / "model", made(attributes=known))
+    assert read_model(tmp_path / "model").attributes.equals(known)
+    short = tmp_path / "short"
+    write_model(short, made(attributes=known.head(2)))
+    with pytest.raises(ArtifactError, match=r"has 3 items\. Got '2 rows of attributes'"):
+        read_model(short)
 
 
 LEVEL = Logistic(KNOWN, (0.0,) * 4, (1.0,) * 4, (1.0, -1.0, 0.5, 0.1), -3.0)

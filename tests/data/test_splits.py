@@ -19,8 +19,10 @@ from rediffuse.data.splits import (
     GlobalTime,
     LeaveLastOut,
     Recipe,
+    ShippedDrawn,
     ShippedTail,
     UserOrder,
+    drawn,
     protocols_of,
     recipe_from_json,
     recipe_of,
@@ -92,8 +94,20 @@ def test_recipes_by_user_need_an_order(recipe: Recipe) -> None:
 def test_as_shipped_is_no_recipe_for_other_data() -> None:
     with pytest.raises(InvalidInput, match="as-shipped keeps the parts"):
         split(by_user([5]), AsShipped())
-    with pytest.raises(InvalidInput, match=r"shipped-tail keeps the parts .* Allowed: global-time, user-order"):
-        split(by_user([5]), ShippedTail())
+    for recipe in (ShippedTail(), ShippedDrawn()):
+        with pytest.raises(InvalidInput, match=r"shipped-\w+ keeps the parts .* Allowed: global-time, user-order"):
+            split(by_user([5]), recipe)
+
+
+def test_another_seed_draws_other_pairs_and_what_joins_moves_no_other_user() -> None:
+    """As many of each user's as the tail takes, none of a single one."""
+    pairs = pl.DataFrame({"user": ["a"] * 20 + ["b"] * 9 + ["c"], "item": [*range(20), *range(9), 0]})
+    one = drawn(pairs, ShippedDrawn(valid=0.2))
+    assert pairs.filter(one)["user"].value_counts(sort=True).rows() == [("a", 4), ("b", 1)]
+    assert not drawn(pairs, ShippedDrawn(valid=0.2, seed=2)).equals(one)
+    assert drawn(pairs[::-1], ShippedDrawn(valid=0.2))[::-1].equals(one)
+    more = pl.concat([pairs, pl.DataFrame({"user": ["d"] * 5, "item": range(5)})])
+    assert drawn(more, ShippedDrawn(valid=0.2))[:30].equals(one)
 
 
 def test_masks_and_places_know_the_parts() -> None:
@@ -191,6 +205,45 @@ def test_no_cold_user_is_ever_learned_from(seed: int, sizes: list[int]) -> None:
     assert set(users[found.mask(["valid"])]) == set(users[found.mask(["valid-history"])]) == groups[1]
 
 
+def test_a_cold_user_may_be_asked_one_event_after_so_many() -> None:
+    sizes = [12, 4, 2, 1] * 60
+    events = by_user(sizes)
+    whole = split(events, ColdUsers(valid=0.3, test=0.3))
+    found = split(events, ColdUsers(valid=0.3, test=0.3, asked=1, history=3))
+    assert found.parts == ("older", *COLD_USER_PARTS)
+    users, seen = events.frame["user"].to_numpy(), set[tuple[int, str]]()
+    for user, size in enumerate(sizes):
+        mine = [found.parts[place] for place in found.part[users == user]]
+        kind = mine[-1]
+        assert kind == whole.parts[whole.part[users == user][-1]]  # the same users are drawn
+        if kind != "train":
+            given = min(size - 1, 3)
+            assert mine == ["older"] * (size - 1 - given) + [f"{kind}-history"] * given + [kind]
+        else:
+            assert set(mine) == {"train"}
+        seen.add((size, kind))
+    assert seen == {(size, kind) for size in (12, 4, 2) for kind in ("train", "valid", "test")} | {(1, "train")}
+
+
+def test_a_short_history_leaves_nothing_older_and_users_who_have_too_little_only_train() -> None:
+    events = by_user([3] * 40 + [2] * 40)
+    found = split(events, ColdUsers(valid=0.4, test=0.4, asked=2, history=10))
+    assert not found.mask(["older"]).any()
+    assert found.mask(["train"])[120:].all()
+    assert np.bincount(events.frame["user"].to_numpy()[found.mask(["valid", "test"])]).max() == 2
+
+
+@pytest.mark.parametrize("asked", [0, 0.5, 1.5, -1, 2.0])
+def test_what_is_asked_is_a_share_or_a_number_of_events(asked: float) -> None:
+    with pytest.raises(InvalidConfig, match=rf"asked = {asked} is not possible: it is a share above 0 and below 0\.5"):
+        recipe_of("cold-users", {"asked": asked})
+    assert recipe_of("cold-users", {"asked": 3}).model_dump()["asked"] == 3
+    for value in (0.2, 1):
+        again = recipe_from_json(ColdUsers(asked=value).model_dump(mode="json"))
+        assert isinstance(again, ColdUsers)
+        assert type(again.asked) is type(value)
+
+
 def test_cold_users_need_an_order_and_cold_items_none() -> None:
     with pytest.raises(InvalidInput, match="cold-users needs events in a known order; this data has none"):
         split(by_user([10] * 50, "none"), ColdUsers())
@@ -199,7 +252,10 @@ def test_cold_users_need_an_order_and_cold_items_none() -> None:
         split(by_user([2]), ColdItems())
 
 
-@pytest.mark.parametrize("recipe", [ColdItems(valid=0.3, test=0.3), ColdUsers(valid=0.3, test=0.3)])
+@pytest.mark.parametrize(
+    "recipe",
+    [ColdItems(valid=0.3, test=0.3), ColdUsers(valid=0.3, test=0.3), ColdUsers(asked=1, history=2)],
+)
 def test_cold_recipes_bring_a_protocol_that_fits_and_leaks_nothing(recipe: Recipe) -> None:
     frame = pl.DataFrame({"user": [f"u{n // 8}" for n in range(400)], "item": [f"i{n % 50}" for n in range(400)]})
     data = Dataset.from_events("d", frame, order="sequence")

@@ -177,3 +177,27 @@ def test_a_share_is_said_and_belongs_to_the_model() -> None:
     for share in (0, 1.5):
         with pytest.raises(InvalidConfig, match="fit_share = "):
             Protocol.make(fit_share=share)
+
+
+def test_a_mask_may_be_lifted_and_put_back(shipped: Dataset) -> None:
+    protocol = protocol_for(shipped, "as-shipped", ks=(2,), select_by="recall@2")
+    free = protocol.with_repeats()
+    assert free.selection.mask == free.report.mask == ()
+    assert free.title == "protocol as-shipped, repeats allowed"
+    masked = free.without_repeats()
+    assert (masked.selection.mask, masked.report.mask) == (free.selection.history, free.report.history)
+    assert protocol.without_repeats() == protocol  # its own mask, which holds more than the history, stays
+    assert set(protocol.report.mask) > set(protocol.report.history)
+    assert protocol.title == "protocol as-shipped, history masked"
+
+
+def test_lengths_hold_the_one_that_selects() -> None:
+    protocol = small(ks=[2, 4])
+    assert protocol.scoring() == protocol
+    assert protocol.scoring([7, 3]).ks == (2, 3, 7)
+    other = protocol.scoring([5], "ndcg@10")
+    assert (other.ks, other.select_by) == ((5, 10), "ndcg@10")
+    assert protocol.scoring(select_by="mrr@4").ks == (2, 4)
+    for bad in ("ndcg", "nothing@5", "recall@0"):
+        with pytest.raises(InvalidConfig):
+            protocol.scoring(select_by=bad)

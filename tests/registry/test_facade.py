@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import rediffuse
@@ -13,6 +14,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.errors import ArtifactError, InvalidInput, UnsupportedOption
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Answer, Model, Recommended
+from rediffuse.grounding.filters import Where
 from rediffuse.registry import Fitted
 from rediffuse.types import Options
 
@@ -65,6 +67,50 @@ def test_exclusions_and_candidates_are_ids_too(model: Model, history: list[str])
     assert [place.item for place in found.items] == wanted
     assert model.recommend(history, candidates=["?"]).items == ()
     assert model.recommend(history, candidates=history).items == ()
+
+
+def test_conditions_limit_every_answer(model: Model, history: list[str], tiny: Dataset) -> None:
+    """The list is that of the whole catalog without what does not meet them; the fallback keeps to them too."""
+    known = tiny.catalog.attributes.with_columns(item=pl.Series(tiny.catalog.items.ids))
+    wanted = known.filter((pl.col("slot") == "shoes") & (pl.col("price") <= 150))["item"].to_list()
+    conditions = ["slot=shoes", "price<=150"]
+    for asked in (history, []):
+        whole = [place.item for place in model.recommend(asked, 240).items]
+        found = [place.item for place in model.recommend(asked, 240, where=conditions).items]
+        assert found == [item for item in whole if item in wanted]
+        assert found
+    answer = model.recommend([], 5, where=conditions)
+    assert answer.fallback == "empty_history"
+    few = model.recommend(history, 5, where=[*conditions, Where("item", "!=", (found[0],))], candidates=found[:3])
+    assert [place.item for place in few.items] == [item for item in found[1:3] if item not in history]
+    diverse = model.recommend(history, 5, where=conditions, options=Options(diversity=0.7))
+    assert {place.item for place in diverse.items} <= set(wanted)
+
+
+def test_a_list_holds_one_item_of_each_value(model: Model, history: list[str], tiny: Dataset) -> None:
+    brand = dict(zip(tiny.catalog.items.ids, tiny.catalog.attributes["brand"], strict=True))
+    whole = [place.item for place in model.recommend(history, 240).items]
+    best = list({brand[item]: item for item in reversed(whole)}.values())
+    for asked in (history, []):
+        found = [place.item for place in model.recommend(asked, 240, one_per="brand").items]
+        assert len({brand[item] for item in found}) == len(found) == len(set(brand.values()))
+    found = [place.item for place in model.recommend(history, 240, one_per="brand").items]
+    assert sorted(found) == sorted(best)
+    unlike = model.recommend(history, 8, one_per="brand", options=Options(diversity=0.7)).items
+    assert len({brand[place.item] for place in unlike}) == 8
+
+
+def test_attributes_of_today_take_the_place_of_those_it_was_saved_with(model: Model, history: list[str]) -> None:
+    first, second = (place.item for place in model.recommend(history, 2).items)
+    stock = pl.DataFrame({"item": [second, first, "new"], "in_stock": [True, False, True]})
+    today = model.knowing(stock)
+    assert [place.item for place in today.recommend(history, 5, where=["in_stock=true"]).items] == [second]
+    with pytest.raises(InvalidInput, match="Unknown attribute of items 'slot'"):
+        today.recommend(history, where=["slot=shoes"])
+    with pytest.raises(InvalidInput, match=r"Unknown value of 'slot' 'shoos'\. Nearest known value of 'slot': 'shoes'"):
+        model.recommend(history, where=["slot=shoos"])
+    with pytest.raises(InvalidInput, match="Attributes need a column of ids"):
+        model.knowing(pl.DataFrame({"sku": ["a"]}))
 
 
 def test_a_long_list_is_as_long_as_may_be(model: Model, history: list[str]) -> None:

@@ -4,6 +4,7 @@
     weights.safetensors   all that was learned
     vectors.safetensors   what items are alike, where the data told (`spaces/item_vectors.py`)
     vocabulary.parquet    item ids in the order of their numbers, title, users per item
+    attributes.parquet    what is known of the items beside, in that order, where anything is
     README.md             the model card
     manifest.json         bytes and SHA-256 of the others
 
@@ -29,7 +30,7 @@ from rediffuse.evaluation.consumption import KNOWN
 from rediffuse.files import new_folder, open_folder, write_json, write_text
 
 FORMAT_VERSION = 1
-VECTORS = "vectors.safetensors"
+VECTORS, ATTRIBUTES = "vectors.safetensors", "attributes.parquet"
 REQUIRED = {
     "method": str,
     "config": dict,
@@ -66,6 +67,8 @@ class ModelFolder:
     """(I, D) float32, rows of length 1 or 0: inner products tell how alike two items are."""
     calibrator: Calibrator | None = None
     """What the places of a list are worth (`evaluation/consumption.py`); None where the selection part told too little."""
+    attributes: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """One row per item: what conditions on a list can be put on."""
 
 
 def write_model(folder: Path, model: ModelFolder) -> None:
@@ -86,6 +89,8 @@ def write_model(folder: Path, model: ModelFolder) -> None:
         pl.DataFrame(table, schema={"item": pl.String, "title": pl.String, "users": pl.Float32}).write_parquet(
             place / "vocabulary.parquet"
         )
+        if model.attributes.width:
+            model.attributes.write_parquet(place / ATTRIBUTES)
         facts = {
             "format_version": FORMAT_VERSION,
             **{key: getattr(model, key) for key in (*REQUIRED, "made")},
@@ -111,10 +116,15 @@ def read_model(folder: Path) -> ModelFolder:
         tensors = load_file(folder / "weights.safetensors")
         vectors = load_file(folder / VECTORS)["vectors"] if (folder / VECTORS).is_file() else None
         table = pl.read_parquet(folder / "vocabulary.parquet", columns=["item", "title", "users"], glob=False)
+        known = (folder / ATTRIBUTES).is_file()
+        attributes = pl.read_parquet(folder / ATTRIBUTES, glob=False) if known else pl.DataFrame()
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(
             say(f"{str(folder)!r} cannot be read", got=str(error), remedy="Train the model anew")
         ) from None
+    if attributes.width and attributes.height != table.height:
+        found = f"{attributes.height} rows of attributes"
+        raise ArtifactError(say(f"{str(folder)!r} has {table.height} items", got=found, remedy="Train the model anew"))
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(say(f"Weight {name!r} in {str(folder)!r} is not finite", remedy="Train the model anew"))
@@ -127,6 +137,7 @@ def read_model(folder: Path) -> ModelFolder:
         made=facts.get("made", {}),
         vectors=vectors,
         calibrator=_calibrator(folder, facts.get("calibrator")),
+        attributes=attributes,
     )
 
 

@@ -28,6 +28,7 @@ from rediffuse.data.weighting import RecencyConfig, weigh
 from rediffuse.errors import MissingExtra, TrainingDiverged, refuse_options, say
 from rediffuse.grounding.topk import TopK
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
+from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.types import Options, Query, Ranking, SparseRows
 
 
@@ -101,6 +102,10 @@ class ALS:
     def n_items(self) -> int:
         """Size of the catalog, I."""
         return self.factors.shape[0]
+
+    def embeddings(self) -> Embeddings:
+        """Y alone: no user is stored."""
+        return Embeddings(self.factors)
 
     def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
         """As `Recommender.recommend`."""

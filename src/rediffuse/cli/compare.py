@@ -17,8 +17,10 @@ from rediffuse.cli.console import (
     DataOption,
     DeviceOption,
     JsonOption,
+    KsOption,
     PrecisionOption,
     ProtocolOption,
+    RepeatsOption,
     SetOption,
     ThreadsOption,
     find_protocol,
@@ -26,8 +28,10 @@ from rediffuse.cli.console import (
     settings,
     show_table,
     tell,
+    whole_numbers,
     write_result,
 )
+from rediffuse.cli.frozen import freeze, read_frozen, with_frozen_parts
 from rediffuse.cli.running import Comparison, Run
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
@@ -54,7 +58,19 @@ WALKED_LEVELS = 6
 def compare(
     data: DataOption,
     methods: Annotated[str, typer.Option(help="NAME or NAME:PRESET, separated by commas.")],
+    floors: Annotated[
+        bool,
+        typer.Option(
+            "--floors/--no-floors",
+            help="Whether what a method must beat is compared with it, named or not: --no-floors leaves it out.",
+        ),
+    ] = True,
     protocol: ProtocolOption = None,
+    ks: KsOption = None,
+    select_by: Annotated[
+        str | None, typer.Option(help="The selection metric, such as ndcg@10; else the protocol's.")
+    ] = None,
+    repeats: RepeatsOption = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="Training seeds, separated by commas, fixed before the run; else those of the protocol."),
@@ -70,6 +86,15 @@ def compare(
             min=0, help="Settings to try for every method on the selection part, the given ones first; 0: none."
         ),
     ] = 0,
+    frozen: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of frozen settings: methods and parts of a blend that stand in it take theirs, untuned."
+        ),
+    ] = None,
+    freeze_to: Annotated[
+        Path | None, typer.Option("--freeze", help="Enter the settings that --trials chose into this file.")
+    ] = None,
     ceiling: Annotated[
         bool,
         typer.Option(
@@ -92,40 +117,69 @@ def compare(
     Example: `rediffuse compare --data data/shop --methods popularity,ease,diffrec --trials 20 --report out/report.html`
     """
     run = run_config(device, precision, threads, 0)
-    chosen = recipes(methods.split(","), settings(sets))
+    names = [name.strip() for name in methods.split(",")]
+    added = floors_of(names) if floors else []
+    recipes([*names, *added], settings(sets))  # a wrong name costs no reading of data
+    if freeze_to is not None and not trials:
+        raise InvalidInput(say("--freeze needs something to be chosen", remedy="Add --trials N"))
     dataset = Dataset.read(data)
-    found = find_protocol(dataset, protocol, **({} if seeds is None else {"seeds": _seeds(seeds)}))
+    seeded = {} if seeds is None else {"seeds": whole_numbers("--seeds", seeds)}
+    found = find_protocol(
+        dataset, protocol, ks=whole_numbers("--ks", ks), select_by=select_by, repeats=repeats, **seeded
+    )
+    known = {} if frozen is None else read_frozen(frozen, dataset, found)
+    chosen = recipes([*names, *added], settings(sets), known)
     if report is not None:
         require_report(report)
     if ceiling and "world" not in dataset.facts:
         raise InvalidInput(
             say("--ceiling needs data of a world whose truth is known", got=dataset.name, remedy="Leave it out")
         )
-    work = Comparison(dataset, found, run, trials, keep)
+    work = Comparison(dataset, found, run, trials, keep, frozenset(known))
     if ceiling:
         work.check_references()
+    if added:
+        tell(f"Beside what they must beat: {', '.join(added)} (--no-floors leaves them out)")
+    if used := [one.label for one in chosen if one.label in known]:
+        tell(f"Settings frozen in {frozen}: {', '.join(used)}")
     runs = work.run_all(chosen)
     made = make_report(work, runs, work.references(runs) if ceiling else ())
     show(made)
     write_result(json, made.to_json())
+    if freeze_to is not None:
+        tell(f"Froze {', '.join(freeze(freeze_to, dataset, found, runs)) or 'nothing'} in {freeze_to}")
     if report is not None:
         write_report(report, made)
         tell(f"Wrote {report}")
 
 
-def recipes(names: Sequence[str], given: Mapping[str, Any]) -> list[registry.Recipe]:
+def floors_of(names: Sequence[str]) -> list[str]:
+    """What the named methods must beat and is not among them, each once; any preset of a floor will do for its name."""
+    known, there = registry.methods(), {*names, *(registry.named(name)[0] for name in names)}
+    owners = [known[name] for name in (registry.named(label)[0] for label in names) if name in known]
+    return [*dict.fromkeys(floor for owner in owners for floor in owner.floors if floor not in there)]
+
+
+def recipes(
+    names: Sequence[str], given: Mapping[str, Any], frozen: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[registry.Recipe]:
     """The methods of a comparison with their settings; `method.key` goes to one method, `key` to all that have it.
 
+    Args: frozen: settings by label, which those given change.
     Raises: InvalidConfig for an unknown name; InvalidInput when a method stands twice.
     """
     out: list[registry.Recipe] = []
+    frozen = frozen or {}
     for text in names:
-        name, _, preset = text.strip().partition(":")
+        label = text.strip()
+        name, preset = registry.named(label)
         method = registry.method_class(name)
         known = {*method.Config.model_fields, *method.Training.model_fields}
         own = {key.removeprefix(f"{name}."): value for key, value in given.items() if key.startswith(f"{name}.")}
         shared = {key: value for key, value in given.items() if "." not in key and key in known}
-        out.append(registry.recipe(name, preset or None, {**shared, **own}))
+        chosen = registry.recipe(name, preset, {**frozen.get(label, {}), **shared, **own})
+        mine = {**shared, **own}.get("settings", {})
+        out.append(with_frozen_parts(chosen, {part: values for part, values in frozen.items() if part not in mine}))
     labels = [chosen.label for chosen in out]
     if len(set(labels)) != len(labels):
         raise InvalidInput(say("A method stands twice in --methods", got=",".join(labels)))
@@ -175,7 +229,10 @@ def show(report: Report) -> None:
         )
         for r in report.results
     ]
-    show_table(f"{report.title}, {report.results[0].users:,} users", ("method", *names, "fit s", "evaluate s"), rows)
+    masked = "repeats allowed" if report.results[0].protocol.get("repeats") else "history masked"
+    show_table(
+        f"{report.title}, {report.results[0].users:,} users, {masked}", ("method", *names, "fit s", "evaluate s"), rows
+    )
     for reference in report.references:
         gaps = [
             (name, *(f"{value:+.4f}" for value in (gap.mean, gap.low, gap.high)))
@@ -258,12 +315,3 @@ def _walk(runs: Sequence[Run], dataset: Dataset, task: Task, protocol: Protocol)
     ]
     history = [titles[i] for i in query.history.items.tolist()]
     return [Walk(one.result.method, dataset.users.items.ids[int(query.user[0])], history, levels)]
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidInput(
-            say("--seeds takes whole numbers separated by commas", got=text, remedy="For example: --seeds 1,2,3")
-        ) from None

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.cells import cell_len
@@ -42,6 +42,19 @@ DataOption = Annotated[Path, typer.Option("--data", help="Dataset folder, as `re
 ProtocolOption = Annotated[
     str | None,
     typer.Option("--protocol", help="Name of a protocol that came with the data, `standard`, or a TOML file."),
+]
+KsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ks", help="Lengths of lists to score, such as 5,10,20, besides the one that selects; else the protocol's."
+    ),
+]
+Repeats = Literal["mask", "allow"]
+RepeatsOption = Annotated[
+    Repeats | None,
+    typer.Option(
+        "--repeats", help="Whether what a user had is masked or may come again; else as protocol and data have it."
+    ),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
@@ -117,14 +130,44 @@ def _scale(texts: Sequence[str]) -> float | dict[str, float]:
     return numbers[0] if "" in named else named
 
 
-def find_protocol(dataset: Dataset, text: str | None, **changes: Any) -> Protocol:
-    """A protocol by name or from a TOML file, checked against the data."""
+def find_protocol(
+    dataset: Dataset,
+    text: str | None,
+    *,
+    ks: Sequence[int] | None = None,
+    select_by: str | None = None,
+    repeats: Repeats | None = None,
+    **changes: Any,
+) -> Protocol:
+    """A protocol by name or from a TOML file, with what a command changes in it, checked against the data."""
     if text is not None and (text.endswith(".toml") or Path(text).is_file()):
         found = Protocol.make(read_toml(Path(text)), **changes)
     else:
         found = protocol_for(dataset, text, **changes)
+    found = asked_for(found, ks, select_by, repeats)
     found.check(dataset)
     return found
+
+
+def asked_for(protocol: Protocol, ks: Sequence[int] | None, select_by: str | None, repeats: Repeats | None) -> Protocol:
+    """The protocol with lengths of lists, a selection metric and a mask from the command line; None leaves one as it is."""
+    if ks is not None or select_by is not None:
+        protocol = protocol.scoring(ks, select_by)
+    if repeats is None:
+        return protocol
+    return protocol.with_repeats() if repeats == "allow" else protocol.without_repeats()
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers separated by commas; None where the option is not given. Raises: InvalidInput for anything else."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInput(
+            say(f"{option} takes whole numbers separated by commas", got=text, remedy=f"For example: {option} 1,2,3")
+        ) from None
 
 
 def write_result(path: Path | None, value: Mapping[str, Any]) -> None:

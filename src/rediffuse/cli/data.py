@@ -83,6 +83,9 @@ def import_(
         float | None,
         typer.Option(min=0, help="lightgcn: share of each user's training items that selects; 0: as shipped."),
     ] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="lightgcn: which of a user's training items select: drawn or tail (the last).")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Read foreign events into a dataset folder.
@@ -100,6 +103,7 @@ def import_(
         "name": name,
         "seed": seed,
         "valid": valid,
+        "cut": cut,
     }
     rules: dict[str, Any] = {
         "kinds": None if kinds is None else _weights(kinds),

@@ -18,18 +18,23 @@ from rediffuse.cli.console import (
     DrawsOption,
     GuidanceOption,
     JsonOption,
+    KsOption,
     ProtocolOption,
+    Repeats,
+    RepeatsOption,
     SeedOption,
     StartOption,
     StepsOption,
     TemperatureOption,
     ThreadsOption,
+    asked_for,
     find_protocol,
     options_of,
     run_config,
     show_section,
     show_table,
     tell,
+    whole_numbers,
     write_result,
 )
 from rediffuse.cli.memory import peak_rss_mb
@@ -52,6 +57,8 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     data: DataOption,
     protocol: ProtocolOption = None,
+    ks: KsOption = None,
+    repeats: RepeatsOption = None,
     steps: StepsOption = None,
     draws: DrawsOption = 1,
     start: StartOption = None,
@@ -106,7 +113,7 @@ def evaluate(
     check(wanted, folder, rivals=bool(rival))
     dataset = _numbered(Dataset.read(data), folder)
     check_data(folder, dataset)
-    found = _protocol(folder, dataset, protocol)
+    found = _protocol(folder, dataset, protocol, whole_numbers("--ks", ks), repeats)
     leaks = [*found.leaks(dataset), *_other_data(folder, dataset, found)]
     if leaks and not found.allow_leak:
         raise InvalidInput(
@@ -179,7 +186,7 @@ def _facts(dataset: Dataset, run: RunConfig) -> dict[str, str]:
 def _show(result: Result, protocol: Protocol) -> None:
     """Print the metrics, what the lists are like besides, and the selection metric on parts of users and items."""
     for title, values in (
-        (f"{result.method} on {result.dataset}, protocol {protocol.name}", result.metrics),
+        (f"{result.method} on {result.dataset}, {protocol.title}", result.metrics),
         ("Beyond accuracy", result.beyond),
     ):
         show_table(title, ("metric", "mean", "low", "high"), [(name, *_cells(i)) for name, i in values.items()])
@@ -193,13 +200,16 @@ def _cells(interval: Interval) -> tuple[str, str, str]:
     return mean, low, high
 
 
-def _protocol(folder: ModelFolder, dataset: Dataset, name: str | None) -> Protocol:
+def _protocol(
+    folder: ModelFolder, dataset: Dataset, name: str | None, ks: Sequence[int] | None, repeats: Repeats | None
+) -> Protocol:
     """The protocol asked for, put to this model; else the one it was trained under."""
     trained = protocol_of(folder)
     if name is None:
-        trained.check(dataset)
-        return trained
-    return find_protocol(dataset, name, seeds=trained.seeds).of_model(trained)
+        found = asked_for(trained, ks, None, repeats).of_model(trained)
+        found.check(dataset)
+        return found
+    return find_protocol(dataset, name, ks=ks, repeats=repeats, seeds=trained.seeds).of_model(trained)
 
 
 def _other_data(folder: ModelFolder, dataset: Dataset, protocol: Protocol) -> list[str]:

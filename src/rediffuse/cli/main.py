@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import rediffuse
-from rediffuse.cli import compare, data, doctor, evaluate, quickstart, recommend, train
+from rediffuse.cli import compare, data, doctor, evaluate, export, quickstart, recommend, train
 from rediffuse.cli.console import console, stderr
 from rediffuse.errors import RediffuseError, say
 
@@ -25,6 +25,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 
 

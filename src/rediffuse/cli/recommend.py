@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import torch
 import typer
 
@@ -30,9 +31,9 @@ from rediffuse.config import RunConfig
 from rediffuse.data.context import user_words
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidInput, say, unknown
-from rediffuse.facade import Answer
+from rediffuse.facade import Answer, Model
 from rediffuse.files import MANIFEST, sha256
-from rediffuse.types import Options
+from rediffuse.grounding.filters import ITEM, attributes_of
 
 
 def recommend(
@@ -59,6 +60,17 @@ def recommend(
             help="What is known of the moment or the user, for a model with conditions: season=winter; may be repeated.",
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only items that meet it: category=shoes, price<=50, season!=winter; may be repeated, all hold.",
+        ),
+    ] = None,
+    one_per: Annotated[
+        str | None,
+        typer.Option(metavar="ATTRIBUTE", help="One item of each of its values, the best: one variant of a product."),
+    ] = None,
     steps: StepsOption = None,
     draws: DrawsOption = 1,
     start: StartOption = None,
@@ -74,6 +86,7 @@ def recommend(
 
     With --users all lists go to one file; when the command was interrupted, the same command goes on where it was.
     What the data tells of a user, and the model was conditioned on, need not be given in --context.
+    Conditions are put on the attributes that the model was saved with, or on those of --data where it is given.
 
     Example: `rediffuse recommend models/diffrec --items A00042,A00007 -k 5 --draws 32 --diversity 0.3`
     """
@@ -81,13 +94,18 @@ def recommend(
     run = run_config(device, "float32", threads, seed)
     options = options_of(steps, draws, start, temperature, guidance_scale, diversity)
     told = words(context)
-    if users is not None and data is not None and to is not None:
-        _many(model, Dataset.read(data), users, to, k, told, options, run, json)
+    dataset = None if data is None else Dataset.read(data)
+    found = _knowing(registry.load(model, device=run.device), dataset)
+    if users is not None and dataset is not None and to is not None:
+        offered = found.offered(where or (), one_per)
+        asked = Asked(found, dataset, users_of(dataset, users), k, options, run.seed, told, offered)
+        _many(asked, to, {"model": sha256(model / MANIFEST)}, run, json)
         return
-    found = registry.load(model, device=run.device)
-    history, along = _history(items, item, data, user, found.conditions)
+    history, along = _history(items, item, dataset, user, found.conditions)
     told = {**along.pop("context", {}), **told}
-    answer = found.recommend(history, k, **along, context=told, options=options, seed=seed)
+    answer = found.recommend(
+        history, k, **along, where=where or (), one_per=one_per, context=told, options=options, seed=seed
+    )
     known = len(history) - len(answer.unknown)
     within = "".join(f", {name} {word}" for name, word in told.items())
     show_answer(f"{found.method}: {len(answer.items)} of {k} asked, after {known} events{within}", answer)
@@ -149,23 +167,16 @@ def _check_question(
         )
 
 
-def _many(
-    model: Path,
-    dataset: Dataset,
-    users: str,
-    to: Path,
-    k: int,
-    told: Mapping[str, str],
-    options: Options,
-    run: RunConfig,
-    json: Path | None,
-) -> None:
-    found = registry.load(model, device=run.device)
-    asked = Asked(found, dataset, users_of(dataset, users), k, options, run.seed, told)
-    machine = {
-        "model": sha256(model / MANIFEST),
-        "machine": {"device": run.device, "threads": run.threads, **registry.versions()},
-    }
+def _knowing(model: Model, dataset: Dataset | None) -> Model:
+    """The model under what the dataset knows of the items, where it knows anything."""
+    if dataset is None or not (known := attributes_of(dataset.catalog)).width:
+        return model
+    return model.knowing(known.with_columns(pl.Series(ITEM, dataset.catalog.items.ids)))
+
+
+def _many(asked: Asked, to: Path, machine: Mapping[str, object], run: RunConfig, json: Path | None) -> None:
+    found, dataset = asked.model, asked.dataset
+    machine = {**machine, "machine": {"device": run.device, "threads": run.threads, **registry.versions()}}
     new = sum(name not in found.items for name in dataset.catalog.items.ids)
     if new:
         tell(f"{new:,} items of the data are unknown to the model; their events are left out")
@@ -177,16 +188,15 @@ def _many(
 def _history(
     items: list[str] | None,
     item: list[str] | None,
-    data: Path | None,
+    dataset: Dataset | None,
     user: str | None,
     conditions: Iterable[str],
 ) -> tuple[list[str], dict[str, Any]]:
     """Item ids, oldest first; where the data knows them, their times, weights and what conditions the user meets."""
     if items is not None:
         return [name.strip() for text in items for name in text.split(",") if name.strip()], {}
-    if data is None or user is None:
+    if dataset is None or user is None:
         return item or [], {}
-    dataset = Dataset.read(data)
     number = dataset.users.items.number(user)
     if number < 0:
         raise InvalidInput(unknown("user", user, dataset.users.items.ids))

@@ -30,7 +30,7 @@ from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.facade import Model
 from rediffuse.files import new_file, read_json, sha256, write_json, write_text
 from rediffuse.grounding.steady import BLOCK, ask
-from rediffuse.types import Fallback, Options, Ranking
+from rediffuse.types import Assortment, Candidates, Fallback, Options, Ranking
 
 PART = 16 * BLOCK
 """Users of a part."""
@@ -52,6 +52,8 @@ class Asked:
     seed: int = 0
     context: Mapping[str, str] = field(default_factory=dict[str, str])
     """What is known of the moment, alike for all; what the data tells of each user is added."""
+    offered: Candidates | None = None
+    """What may be returned, in the model's numbers; None: the whole catalog."""
 
     def plan(self, machine: Mapping[str, object]) -> dict[str, Any]:
         """All that decides an answer, as JSON has it. Args: machine: model folder, device, threads and versions."""
@@ -63,8 +65,17 @@ class Asked:
             "options": {name: str(value) for name, value in self.options.asked().items()},
             "seed": self.seed,
             "context": dict(self.context),
+            "conditions": self._limits(),
             **machine,
         }
+
+    def _limits(self) -> str | None:
+        """A hash of what is offered to all, whatever the conditions were called."""
+        if self.offered is None:
+            return None
+        offered = Assortment.of(self.offered)
+        tables = [b"" if table is None else table.numpy().tobytes() for table in (offered.items, offered.groups)]
+        return hashlib.sha256(b"|".join(tables)).hexdigest()
 
     def parts(self) -> Sequence[Tensor]:
         """The users of each part."""
@@ -90,6 +101,7 @@ class Asked:
             query = self.model.query(known.keep(known.items >= 0))
             context = {name: codes[users] for name, codes in of_users.items()}
             query = replace(query, context={**context, **self.model.context(self.context, len(users))})
+            query = replace(query, candidates=self.offered)
             found = ask(
                 self.model.recommender, query, torch.arange(len(users)), self.k, options=self.options, seed=self.seed
             )

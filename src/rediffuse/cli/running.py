@@ -50,6 +50,8 @@ class Comparison:
     """Settings to try for each method on the selection part; 0 takes them as they are given."""
     keep: Path | None = None
     """Folder in which finished trials and models are kept; the same command goes on from them."""
+    frozen: frozenset[str] = frozenset()
+    """Labels of methods whose settings are not to be tuned any more."""
     task: Task = field(init=False)
     background: Background = field(init=False)
 
@@ -155,7 +157,7 @@ class Comparison:
 
     def _tuned(self, recipe: registry.Recipe) -> tuple[registry.Recipe, list[Trial]]:
         """The recipe with the settings that did best on the selection part."""
-        if not self.trials:
+        if not self.trials or recipe.label in self.frozen:
             return recipe, []
         only, seed = self.protocol.only(self.protocol.select_by), self.protocol.seeds[0]
         run, done = RunConfig.make(self.run.model_dump(), seed=seed), list[Trial]()

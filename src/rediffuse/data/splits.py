@@ -7,16 +7,28 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, PositiveInt, TypeAdapter
 
 from rediffuse.config import FrozenConfig
 from rediffuse.data.interactions import Interactions
 from rediffuse.errors import InvalidConfig, InvalidInput, say, unknown
-from rediffuse.random import stable_key
+from rediffuse.random import stable_key, uniform_of_pairs
 
 PARTS = ("train", "valid", "test")
 Share = Annotated[float, Field(gt=0, lt=0.5)]
+
+
+def _share_or_count(value: float) -> float:
+    if isinstance(value, int) and value >= 1:
+        return value
+    if not 0 < value < 0.5:
+        raise ValueError("it is a share above 0 and below 0.5, or a whole number of events")
+    return float(value)
+
+
+ShareOrCount = Annotated[int | float, AfterValidator(_share_or_count)]
 
 
 class AsShipped(FrozenConfig):
@@ -35,6 +47,21 @@ class ShippedTail(FrozenConfig):
     """Their names, the one that selects between the shipped ones."""
     valid: Share = 0.1
     """Share of a user's shipped training events: rounded down, at least one; a single one is kept to learn from."""
+
+
+class ShippedDrawn(FrozenConfig):
+    """Train and test came with the data, without an order; drawn ones of each user's training events select.
+
+    Whether an event is drawn depends on the seed, the ids of its user and item, and the user's other training events.
+    """
+
+    recipe: Literal["shipped-drawn"] = "shipped-drawn"
+    parts: tuple[str, ...] = PARTS
+    """Their names, the one that selects between the shipped ones."""
+    valid: Share = 0.1
+    """Share of a user's shipped training events: rounded down, at least one; a single one is kept to learn from."""
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """Another seed draws other events."""
 
 
 class GlobalTime(FrozenConfig):
@@ -81,8 +108,9 @@ class ColdItems(FrozenConfig):
 class ColdUsers(FrozenConfig):
     """A drawn share of the users is never learned from: their first events are given as history, their last are asked.
 
-    Users are drawn like the items of cold-items. Users with a single event only train.
-    Reference: strong generalization, Marlin 2004; Liang et al. 2018 (Mult-VAE), section 4.1.
+    Users are drawn like the items of cold-items. Users without an event more than is asked only train.
+    Reference: strong generalization, Marlin 2004; Liang et al. 2018 (Mult-VAE), section 4.1. With asked = 1 and
+    history = 10 it is the split by users, 8:1:1, of Liu et al. 2025 (PreferDiff).
     """
 
     recipe: Literal["cold-users"] = "cold-users"
@@ -90,14 +118,20 @@ class ColdUsers(FrozenConfig):
     """Chance of a user to select."""
     test: Share = 0.1
     """Chance of a user to test."""
-    asked: Share = 0.2
-    """Share of a cold user's events that is asked: the last ones, rounded down, at least one."""
+    asked: ShareOrCount = 0.2
+    """What of a cold user's events is asked, the last ones: a share, rounded down, at least one; or how many."""
+    history: PositiveInt | None = None
+    """How many events before those are given as history, the newest; none: all. Older ones are used for nothing."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Another seed draws other users."""
 
 
-Recipe = AsShipped | ShippedTail | GlobalTime | UserOrder | LeaveLastOut | ColdItems | ColdUsers
-_SHIPPED: dict[str, type[Recipe]] = {"as-shipped": AsShipped, "shipped-tail": ShippedTail}
+Recipe = AsShipped | ShippedTail | ShippedDrawn | GlobalTime | UserOrder | LeaveLastOut | ColdItems | ColdUsers
+_SHIPPED: dict[str, type[Recipe]] = {
+    "as-shipped": AsShipped,
+    "shipped-tail": ShippedTail,
+    "shipped-drawn": ShippedDrawn,
+}
 _MADE: dict[str, type[Recipe]] = {
     "global-time": GlobalTime,
     "user-order": UserOrder,
@@ -109,6 +143,8 @@ _RECIPES = {**_SHIPPED, **_MADE}
 RECIPES: Sequence[str] = tuple(_RECIPES)
 
 COLD_USER_PARTS = ("train", "valid-history", "valid", "test-history", "test")
+OLDER = "older"
+"""Events of cold users from before their history, where that is limited."""
 
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     "cold-items": {
@@ -174,11 +210,11 @@ def split(
         numbers themselves.
     Raises: InvalidInput when the recipe needs an order or times that the data has not, or a part stays empty.
     """
-    if isinstance(recipe, AsShipped | ShippedTail):
+    if isinstance(recipe, AsShipped | ShippedTail | ShippedDrawn):
         raise InvalidInput(
             say(f"{recipe.recipe} keeps the parts a data set came with; this one has none", allowed=", ".join(_MADE))
         )
-    names = COLD_USER_PARTS if isinstance(recipe, ColdUsers) else PARTS
+    names = _cold_user_parts(recipe) if isinstance(recipe, ColdUsers) else PARTS
     if isinstance(recipe, GlobalTime):
         part = _by_time(events, recipe)
     elif isinstance(recipe, ColdItems):
@@ -191,20 +227,39 @@ def split(
         part = _by_user(events, recipe)
     counts = _counting(events)
     for place, name in enumerate(names):
-        if not ((part == place) & counts).any():
+        if name != OLDER and not ((part == place) & counts).any():
             raise InvalidInput(say(f"{recipe.recipe} leaves the part {name!r} empty", remedy="Choose another recipe"))
     return Split(recipe, names, part)
 
 
-def tail(users: pl.Series, share: float) -> pl.Series:
-    """Which events are the last of their user: a share, rounded down, at least one, and none of a single event.
+def tail(users: pl.Series, size: float) -> pl.Series:
+    """Which events are the last of their user: a share, rounded down, at least one; or so many. Never all of them.
 
     Args: users: (n,) whose each event is, in any order; a user's own events stand in their order.
     Returns: (n,) Boolean.
     """
-    size, place = pl.len().over("user"), pl.int_range(pl.len()).over("user")
-    count = pl.when(size > 1).then(_rounded(size, share).clip(1)).otherwise(0)
-    return users.alias("user").to_frame().select(last=place >= size - count)["last"]
+    count, place = pl.len().over("user"), pl.int_range(pl.len()).over("user")
+    wanted = pl.lit(size) if isinstance(size, int) else _rounded(count, size).clip(1)
+    last = pl.when(count > wanted).then(wanted).otherwise(0)
+    return users.alias("user").to_frame().select(last=place >= count - last)["last"]
+
+
+def drawn(pairs: pl.DataFrame, recipe: ShippedDrawn) -> pl.Series:
+    """Which pairs are drawn, as many of each user's as `tail` takes: those whose number by seed and ids is least.
+
+    Args: pairs: user and item, (n,) ids each, in any order, none twice.
+    Returns: (n,) Boolean.
+    """
+
+    def keys(ids: pl.Series) -> torch.Tensor:
+        names = ids.cast(pl.String).to_list()
+        known = {name: stable_key(name) for name in set(names)}
+        return torch.tensor([known[name] for name in names], dtype=torch.int64)
+
+    words = (recipe.seed & 0xFFFFFFFF, recipe.seed >> 32)
+    number = uniform_of_pairs(keys(pairs["user"]), keys(pairs["item"]), words)
+    order = pl.Series(number.numpy()).arg_sort(descending=True)
+    return tail(pairs["user"].gather(order), recipe.valid).gather(order.arg_sort())
 
 
 def _counting(events: Interactions) -> NDArray[np.bool_]:
@@ -230,13 +285,24 @@ def _drawn(ids: Sequence[str], recipe: ColdItems | ColdUsers) -> NDArray[np.int8
     return np.where(uniform < recipe.test, 2, np.where(uniform < recipe.test + recipe.valid, 1, 0)).astype(np.int8)
 
 
+def _cold_user_parts(recipe: ColdUsers) -> tuple[str, ...]:
+    return COLD_USER_PARTS if recipe.history is None else (OLDER, *COLD_USER_PARTS)
+
+
 def _by_cold_user(events: Interactions, recipe: ColdUsers, ids: Sequence[str]) -> NDArray[np.int8]:
     users, counts = events.frame["user"].to_numpy(), _counting(events)
     asked = np.zeros(len(events), dtype=bool)
     asked[counts] = tail(events.frame["user"].filter(counts), recipe.asked).to_numpy()
-    enough = np.bincount(users[counts], minlength=events.n_users) > 1
+    enough = np.bincount(users[asked], minlength=events.n_users) > 0
     drawn = np.where(enough, _drawn(ids, recipe), 0)[users]
-    return np.where(drawn > 0, 2 * drawn - 1 + asked, 0).astype(np.int8)
+    part = np.where(drawn > 0, 2 * drawn - 1 + asked, 0)
+    if recipe.history is not None:
+        given = np.flatnonzero(counts & ~asked & (drawn > 0))
+        left = pl.int_range(pl.len()).reverse().over("user")
+        old = pl.DataFrame({"user": users[given]}).select(left >= recipe.history).to_series().to_numpy()
+        part += 1
+        part[given[old]] = 0
+    return part.astype(np.int8)
 
 
 def _by_time(events: Interactions, recipe: GlobalTime) -> NDArray[np.int8]:

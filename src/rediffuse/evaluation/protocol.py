@@ -1,6 +1,6 @@
 """How a figure was made, as a value printed with it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -11,7 +11,7 @@ from rediffuse.config import FrozenConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidConfig, InvalidInput, say, unknown
 from rediffuse.evaluation.accuracy import METRICS
-from rediffuse.random import philox, stable_key
+from rediffuse.random import stable_key, uniform_of_pairs
 from rediffuse.types import Ragged
 
 _SHARE = (0x73686172, 0x65)
@@ -71,6 +71,11 @@ class Protocol(FrozenConfig):
         return self
 
     @property
+    def title(self) -> str:
+        """What to call it beside a figure: its name, and whether lists may hold what a user had."""
+        return f"protocol {self.name}, {'history masked' if self.report.mask else 'repeats allowed'}"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every metric at every K: recall@10, .."""
         return tuple(f"{metric}@{k}" for metric in self.metrics for k in self.ks)
@@ -79,6 +84,16 @@ class Protocol(FrozenConfig):
         """The same with one metric at one K: what validation while training needs."""
         metric, _, k = name.partition("@")
         return self.model_copy(update={"metrics": (metric,), "ks": (int(k),), "select_by": name})
+
+    def scoring(self, ks: Sequence[int] | None = None, select_by: str | None = None) -> Self:
+        """The same with other lengths of lists and another selection metric; the length that selects is among them.
+
+        Raises: InvalidConfig for an unknown metric or an impossible length.
+        """
+        chosen = select_by or self.select_by
+        own = chosen.partition("@")[2]
+        lengths = {*(self.ks if ks is None else ks), *((int(own),) if own.isdecimal() else ())}
+        return type(self).make(self.model_dump(), ks=tuple(sorted(lengths)), select_by=chosen)
 
     def leaks(self, dataset: Dataset) -> list[str]:
         """Parts that are given though they lie after what is asked, in words; empty when all is well."""
@@ -101,8 +116,17 @@ class Protocol(FrozenConfig):
 
     def with_repeats(self) -> Self:
         """The same where an item may be recommended again to somebody who had it: nothing is masked."""
-        phases = {name: getattr(self, name).model_copy(update={"mask": ()}) for name in ("selection", "report")}
-        return self.model_copy(update=phases)
+        return self._masking(lambda _: ())
+
+    def without_repeats(self) -> Self:
+        """The same where nobody is recommended what they had: what is given as history is masked where nothing else is."""
+        return self._masking(lambda phase: phase.mask or phase.history)
+
+    def _masking(self, mask: Callable[[Phase], tuple[str, ...]]) -> Self:
+        phases = {"selection": self.selection, "report": self.report}
+        return self.model_copy(
+            update={name: phase.model_copy(update={"mask": mask(phase)}) for name, phase in phases.items()}
+        )
 
     def of_model(self, trained: "Protocol") -> Self:
         """The same question put to a model trained under another protocol: what it learned from and was chosen on are facts."""
@@ -164,12 +188,11 @@ class Protocol(FrozenConfig):
 def _uniform(history: Ragged, dataset: Dataset) -> Tensor:
     """A number in 0 .. 1 for each event, (n,) float64, by the ids of its user and item."""
 
-    def words(ids: Sequence[str], at: Tensor) -> tuple[Tensor, Tensor]:
-        keys = torch.tensor([stable_key(name) for name in ids], dtype=torch.int64)[at]
-        return keys & 0xFFFFFFFF, (keys >> 32) & 0xFFFFFFFF
+    def keys(ids: Sequence[str], at: Tensor) -> Tensor:
+        return torch.tensor([stable_key(name) for name in ids], dtype=torch.int64)[at]
 
-    pair = (*words(dataset.users.items.ids, history.rows), *words(dataset.catalog.items.ids, history.items))
-    return philox(pair, _SHARE)[0] / 2.0**32
+    users, items = keys(dataset.users.items.ids, history.rows), keys(dataset.catalog.items.ids, history.items)
+    return uniform_of_pairs(users, items, _SHARE)
 
 
 def protocol_for(dataset: Dataset, name: str | None = None, **changes: Any) -> Protocol:

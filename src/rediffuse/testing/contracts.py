@@ -33,7 +33,7 @@ from rediffuse.testing.subjects import (
     small_recipe,
     trained,
 )
-from rediffuse.types import Condition, Options, Query, Ragged, Ranking
+from rediffuse.types import Assortment, Condition, Options, Query, Ragged, Ranking
 
 K = 10
 OPTIONS: Mapping[str, object] = {
@@ -62,6 +62,7 @@ class RecommenderContract:
         "batch_size": 10,
         "learning_rate": 0.01,
         "rank": 2,
+        "horizon": 8,
     }
     """What lets a method learn 40 users well."""
     learned: ClassVar[float] = 1.0
@@ -176,6 +177,27 @@ class RecommenderContract:
         assert_close(_part(ranking, slice(0, size)), _part(whole, slice(0, None, 3)))
         nothing = replace(query, candidates=Ragged.empty(len(query)))
         assert bool((subject.method.recommend(nothing, K).items == -1).all())
+
+    def test_an_assortment_is_searched_within(self, subject: Subject) -> None:
+        """What is offered to all comes in the order of the whole list, the best variant of each product alone."""
+        query = replace(subject.query, exclude=None)
+        whole = subject.method.recommend(query, subject.n_items)
+        offered = torch.arange(subject.n_items) % 3 > 0
+        products = torch.arange(subject.n_items) // 4
+        limited = replace(query, candidates=Assortment(offered, groups=products))
+        for model in (subject.method, subject.fitted.model):
+            ranking = model.recommend(limited, subject.n_items)
+            for row in ranking.items:
+                there = row[row >= 0]
+                assert sorted(products[there].tolist()) == products[offered].unique().tolist()
+                assert bool(offered[there].all())
+        only = subject.method.recommend(replace(query, candidates=Assortment(offered)), subject.n_items)
+        expected = [[item for item in row if offered[item]] for row in whole.items.tolist()]
+        scores = [values[offered[row]] for row, values in zip(whole.items, whole.scores, strict=True)]
+        width = len(expected[0])
+        assert_close(
+            _part(only, slice(0, width)), replace(whole, items=torch.tensor(expected), scores=torch.stack(scores))
+        )
 
     def test_nobody_may_ask(self, subject: Subject) -> None:
         """A batch of no queries gets no lists, whatever it asks for."""

@@ -8,7 +8,7 @@ import pytest
 
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.lightgcn import PROTOCOL, load, recognises
-from rediffuse.data.splits import AsShipped, ShippedTail
+from rediffuse.data.splits import AsShipped, ShippedDrawn, ShippedTail
 from rediffuse.data.weighting import RecencyConfig
 from rediffuse.errors import InvalidConfig, InvalidInput
 from rediffuse.evaluation.protocol import protocol_for
@@ -46,7 +46,7 @@ def part(data: Dataset, name: str) -> dict[str, list[str]]:
 
 
 def test_the_last_of_each_training_row_as_shipped_select(tmp_path: Path) -> None:
-    data = load(folder(tmp_path / "g"), valid=0.25)
+    data = load(folder(tmp_path / "g"), valid=0.25, cut="tail")
     assert (data.name, data.events.order) == ("g", "none")
     assert part(data, "valid") == {"0": ["0", "1"], "1": ["3"], "4": ["0"]}
     assert part(data, "train") == {"0": [*"23456789"], "1": ["11", "4"], "2": ["5"], "4": ["1"]}
@@ -65,9 +65,26 @@ def test_the_last_of_each_training_row_as_shipped_select(tmp_path: Path) -> None
 
 
 def test_a_tenth_is_the_default_and_at_least_one(tmp_path: Path) -> None:
-    data = load(folder(tmp_path / "g"))
+    data = load(folder(tmp_path / "g"), cut="tail")
     assert part(data, "valid") == {"0": ["0"], "1": ["3"], "4": ["0"]}
-    assert load(folder(tmp_path / "g")).digest() == data.digest()
+    drawn = load(folder(tmp_path / "g"))
+    assert {user: len(items) for user, items in part(drawn, "valid").items()} == {"0": 1, "1": 1, "4": 1}
+    assert load(folder(tmp_path / "g")).digest() == drawn.digest()
+
+
+def test_a_drawn_part_does_not_follow_the_file(tmp_path: Path) -> None:
+    """Neither the order of rows nor that of items in them matters, and the highest ids are not preferred."""
+    rows = {user: list(range(40)) for user in range(30)}
+    forward = "".join(f"{user} {' '.join(map(str, items))}\n" for user, items in rows.items())
+    backward = "".join(f"{user} {' '.join(map(str, items[::-1]))}\n" for user, items in reversed(rows.items()))
+    one, other = (load(folder(tmp_path / name, text)) for name, text in (("f", forward), ("b", backward)))
+    assert part(one, "valid") == part(other, "valid")
+    chosen = [int(item) for items in part(one, "valid").values() for item in items]
+    assert len(chosen) == 30 * 4
+    assert 17 < sum(chosen) / len(chosen) < 22
+    assert len({tuple(items) for items in part(one, "valid").values()}) > 20
+    assert one.split is not None
+    assert one.split.recipe == ShippedDrawn(seed=1)
 
 
 def test_nothing_need_be_cut(tmp_path: Path) -> None:
@@ -79,7 +96,7 @@ def test_nothing_need_be_cut(tmp_path: Path) -> None:
 
 
 def test_the_last_fm_layout_has_counts_and_friends(tmp_path: Path) -> None:
-    data = load(lastfm(tmp_path / "l"))
+    data = load(lastfm(tmp_path / "l"), cut="tail")
     assert data.users.items.ids == ("1", "2", "3", "4")
     assert part(data, "train") == {"1": ["7"], "2": ["30", "31"]}
     assert part(data, "valid") == {"1": ["9"], "2": ["7"]}
@@ -101,7 +118,7 @@ def test_the_protocol_fits_and_the_folder_keeps_all_of_it(tmp_path: Path) -> Non
     again = Dataset.read(tmp_path / "d")
     assert again.describe() == data.describe()
     assert again.split is not None
-    assert again.split.recipe == ShippedTail()
+    assert again.split.recipe == ShippedDrawn()
 
 
 def test_what_needs_an_order_is_refused(tmp_path: Path) -> None:
@@ -139,6 +156,8 @@ def test_missing_files_and_shares_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "none")
     with refused("valid = 0.7 is not possible", InvalidConfig):
         load(folder(tmp_path / "g"), valid=0.7)
+    with refused("Unknown cut 'tial'. Nearest known cut: 'tail'"):
+        load(folder(tmp_path / "g"), cut="tial")  # pyright: ignore[reportArgumentType]
     assert not recognises(tmp_path)
     assert recognises(tmp_path / "g")
 

@@ -2,20 +2,21 @@
 
 The first holds a user and their items on each line; the second a user, an item and a listening count, with
 friendships in trustnetwork.txt. Rows mean no order in time, so methods that need one refuse this data. No part to
-choose settings on is shipped: the last share of each user's training row, as it stands in the file, becomes it.
+choose settings on is shipped: a drawn share of each user's training row becomes it, or the last as it stands in the
+file. Where rows ascend by item, as those of Gowalla do, the last share holds the highest item ids alone.
 """
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.archive import Members
 from rediffuse.data.importers.lines import fields, id_rows
-from rediffuse.data.splits import ShippedTail, tail
-from rediffuse.errors import InvalidInput, say
+from rediffuse.data.splits import ShippedDrawn, ShippedTail, drawn, tail
+from rediffuse.errors import InvalidInput, say, unknown
 
 PROTOCOL: dict[str, Any] = {
     "name": "lightgcn",
@@ -31,16 +32,23 @@ _LAYOUTS = (("train.txt", "test.txt"), ("data1.txt", "test1.txt"))
 _COLUMNS = {"user": pl.UInt32(), "item": pl.UInt32(), "value": pl.Float64()}
 _FRIENDS = "trustnetwork.txt"
 _PUBLISHED = ("train", "test")
+_CUTS: dict[str, type[ShippedDrawn | ShippedTail]] = {"drawn": ShippedDrawn, "tail": ShippedTail}
 
 
-def load(source: Path, *, valid: float = 0.1, name: str | None = None) -> Dataset:
+def load(
+    source: Path, *, valid: float = 0.1, cut: Literal["drawn", "tail"] = "drawn", name: str | None = None
+) -> Dataset:
     """Read the files of a folder.
 
-    Args: valid: share of each user's training items, in the order of the file, that becomes the part `valid`: rounded
-            down, at least one, none of a single one; 0 keeps train and test as they were shipped, without a protocol.
-    Raises: InvalidInput when a file is missing or a line is not what it should be; InvalidConfig for another share.
+    Args: valid: share of each user's training items that becomes the part `valid`: rounded down, at least one, none of a
+            single one; 0 keeps train and test as they were shipped, without a protocol.
+        cut: which items these are: drawn by seed and ids, or the last in the order of the file.
+    Raises: InvalidInput when a file is missing, a line is not what it should be or the cut is unknown; InvalidConfig
+        for another share.
     """
-    recipe = ShippedTail.make(valid=valid) if valid else None
+    if cut not in _CUTS:
+        raise InvalidInput(unknown("cut", cut, _CUTS))
+    recipe = _CUTS[cut].make(valid=valid) if valid else None
     files = Members.of(source)
     layout = next((both for both in _LAYOUTS if all(name in files for name in both)), None)
     if layout is None:
@@ -52,8 +60,7 @@ def load(source: Path, *, valid: float = 0.1, name: str | None = None) -> Datase
     train, test = (
         pairs.drop_nulls("item").unique(["user", "item"], keep="first", maintain_order=True) for pairs in read.values()
     )
-    selecting = tail(train["user"], recipe.valid) if recipe else pl.repeat(False, train.height, eager=True)
-    part = pl.when(selecting).then(pl.lit("valid")).otherwise(pl.lit("train"))
+    part = pl.when(_selecting(train, recipe)).then(pl.lit("valid")).otherwise(pl.lit("train"))
     data = Dataset.from_events(
         name or source.resolve().name,
         _as_text(pl.concat([train.with_columns(part=part), test.with_columns(part=pl.lit("test"))])),
@@ -70,6 +77,13 @@ def load(source: Path, *, valid: float = 0.1, name: str | None = None) -> Datase
         "duplicates": sum(pairs["item"].count() for pairs in read.values()) - len(data.events),
     }
     return replace(data, facts=facts, split=replace(data.split, recipe=recipe or data.split.recipe))
+
+
+def _selecting(train: pl.DataFrame, recipe: ShippedDrawn | ShippedTail | None) -> pl.Series:
+    """Which rows of user and item select, (n,) Boolean."""
+    if recipe is None:
+        return pl.repeat(value=False, n=train.height, eager=True)
+    return drawn(train, recipe) if isinstance(recipe, ShippedDrawn) else tail(train["user"], recipe.valid)
 
 
 def recognises(source: Path) -> bool:

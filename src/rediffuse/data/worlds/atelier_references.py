@@ -20,9 +20,9 @@ from rediffuse.data.worlds.atelier_config import END_US, START_US
 from rediffuse.data.worlds.atelier_filter import Posterior, infer
 from rediffuse.data.worlds.atelier_latents import Laws, Window, chance, true_cloud
 from rediffuse.data.worlds.atelier_seen import seen_of, span_of
-from rediffuse.errors import InvalidInput, refuse_options, say
+from rediffuse.errors import InvalidInput, UnsupportedOption, refuse_options, say
 from rediffuse.protocols import Recommender
-from rediffuse.types import Options, Query, Ragged, Ranking, history_key
+from rediffuse.types import Assortment, Options, Query, Ragged, Ranking, history_key
 
 PARTICLES = 64
 MOST_ITEMS = 20_000
@@ -198,6 +198,10 @@ def _users(query: Query, world: World) -> list[int]:
 def _ranking(rows: list[Tensor], query: Query, k: int, n_items: int) -> Ranking:
     """The k best, best first; the lower number first among equals. Args: rows: B scores of (I,)."""
     scores = torch.stack(rows) if rows else torch.zeros(0, n_items)
+    if isinstance(query.candidates, Assortment):
+        raise UnsupportedOption(
+            say("A reference takes candidates as lists only", remedy="Give the ids that are allowed")
+        )
     if query.candidates is not None:
         allowed = torch.zeros_like(scores, dtype=torch.bool)
         allowed[query.candidates.rows, query.candidates.items] = True
