@@ -282,15 +282,25 @@ def test_a_folder_may_be_moved(folder: Path, tmp_path: Path) -> None:
     "pattern",
     [
         r"\bimport (c|cloud)?pickle\b",
-        r"from pickle",
+        r"from (c|cloud)?pickle\b(?! import UnpicklingError\n)",  # the name of an error runs nothing
         r"allow_pickle\s*=\s*True",
-        r"torch\.load\(",
+        r"torch\.load\((?![^()\n]*, weights_only=True\)\n)",
+        r"from torch\b.* import .*\bload\b",
         r"(?<![\w.])eval\(",
         r"(?<![\w.])exec\(",
     ],
 )
 def test_no_source_file_can_run_what_it_reads(pattern: str) -> None:
+    assert not _sources_with(pattern)
+
+
+def test_a_checkpoint_of_torch_is_read_by_one_file_in_a_process_of_its_own() -> None:
+    assert _sources_with(r"torch\.load\b") == ["data/importers/torch_checkpoint.py"]
+
+
+def _sources_with(pattern: str) -> list[str]:
     sources = sorted(SOURCE.rglob("*.py"))
     assert len(sources) > 50
-    found = [str(path) for path in sources if re.search(pattern, path.read_text(encoding="utf-8"))]
-    assert not found
+    return [
+        path.relative_to(SOURCE).as_posix() for path in sources if re.search(pattern, path.read_text(encoding="utf-8"))
+    ]

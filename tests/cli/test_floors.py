@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rediffuse import registry
+from rediffuse import recipes, registry
 from rediffuse.cli import frozen
 from rediffuse.cli.compare import floors_of
 from tests.cli.conftest import Command
@@ -19,7 +19,7 @@ TUNED = ("--trials", 2, "--ks", "10,20")
 def steep(monkeypatch: pytest.MonkeyPatch) -> str:
     """A method that must beat two others."""
     entry = registry.Entry("rediffuse.baselines.pure_svd:PureSVD", floors=("popularity", "ease", "ease:linear"))
-    monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, "steep": entry})
+    monkeypatch.setattr(recipes, "METHODS", {**registry.METHODS, "steep": entry})
     return "steep"
 
 

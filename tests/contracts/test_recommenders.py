@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import rediffuse.testing
-from rediffuse import registry
+from rediffuse import recipes
 from rediffuse.config import FrozenConfig
 from rediffuse.errors import MissingExtra, refuse_options
 from rediffuse.grounding.topk import top_k
@@ -178,7 +178,7 @@ class LikesEverybodysFavourites(Neighbours):
 def install(monkeypatch: pytest.MonkeyPatch, name: str, cls: type[Neighbours]) -> None:
     """As if a package with this entry point were installed."""
     point = EntryPoint(name, f"{cls.__module__}:{cls.__name__}", "rediffuse.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(recipes, "entry_points", lambda group: [point] if group == point.group else [])
 
 
 @dataclass

@@ -1,69 +1,19 @@
-"""The one table of methods: names, recipes, third parties, training under a protocol."""
-
-from importlib.metadata import EntryPoint
-from types import MappingProxyType
+"""From a recipe to a fitted model: training under a protocol, refits, what an earlier model must keep."""
 
 import pytest
 import torch
 
 from rediffuse import registry
-from rediffuse.baselines.popularity import Popularity
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.splits import UserOrder
-from rediffuse.errors import InvalidConfig, InvalidInput
+from rediffuse.errors import InvalidInput
 from rediffuse.evaluation.protocol import Protocol
-from rediffuse.models.diffrec import DiffRec, DiffRecConfig
+from rediffuse.models.diffrec import DiffRec
 from rediffuse.protocols import Progress
-from rediffuse.training.loop import TrainingConfig
 
 RUN = RunConfig(device="cpu", threads=1)
 SMALL = {"hidden": [8], "epochs": 2, "levels": 2}
-
-
-def test_every_name_leads_to_a_class_and_a_role() -> None:
-    assert set(registry.methods()) >= {"popularity", "ease", "diffrec", "t-diffrec"}
-    for name, entry in registry.METHODS.items():
-        cls = registry.method_class(name)
-        assert f"{cls.__module__}:{cls.__name__}" == entry.target
-        assert entry.role in ("control", "classic", "diffusion", "method")
-
-
-def test_a_recipe_decides_every_setting_in_order() -> None:
-    chosen = registry.recipe("t-diffrec", "t-yelp-clean", {"levels": 7, "batch_size": 3})
-    assert isinstance(chosen.config, DiffRecConfig)
-    assert isinstance(chosen.training, TrainingConfig)
-    assert (chosen.config.recency, chosen.config.weight_min, chosen.config.hidden) == ("linear", 0.5, (1000,))
-    assert (chosen.config.levels, chosen.training.batch_size, chosen.training.learning_rate) == (7, 3, 1e-5)
-    assert (chosen.label, chosen.role, chosen.seeded) == ("t-diffrec:t-yelp-clean", "diffusion", True)
-    plain = registry.recipe("popularity")
-    assert (plain.label, plain.role, plain.seeded, plain.preset) == ("popularity", "control", False, None)
-    assert registry.recipe("t-diffrec", None, {"recency": "none"}).config == registry.recipe("diffrec").config
-
-
-def test_what_is_unknown_is_refused_with_the_nearest_name() -> None:
-    for args, sentence in (
-        (("diffrek",), "Unknown method 'diffrek'. Nearest known method: 'diffrec'."),
-        (("ease", "atelie"), "Unknown preset 'atelie'. Nearest known preset: 'atelier'."),
-        (("popularity", "any"), "Unknown preset 'any'. There is none."),
-        (("diffrec", None, {"epoch": 3}), "Unknown key 'epoch'. Nearest known key: 'epochs'."),
-    ):
-        with pytest.raises(InvalidConfig) as caught:
-            registry.recipe(*args)
-        assert str(caught.value) == sentence
-
-
-def test_a_third_party_is_found_by_its_entry_point_and_cannot_take_a_name_of_ours(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    points = [
-        EntryPoint(name, f"{Popularity.__module__}:Popularity", "rediffuse.methods") for name in ("theirs", "ease")
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "rediffuse.methods" else [])
-    found = registry.methods()
-    assert found["theirs"].role == "method"
-    assert registry.method_class("theirs") is Popularity
-    assert found["ease"] == registry.METHODS["ease"]
 
 
 def test_fitting_reports_validates_and_describes(tiny: Dataset) -> None:
@@ -121,26 +71,6 @@ def test_times_reach_the_method(tiny: Dataset) -> None:
     fitted = registry.fit(registry.recipe("ease", None, settings), tiny.with_split(UserOrder()), Protocol(), RUN)
     plain = registry.fit(registry.recipe("ease"), tiny.with_split(UserOrder()), Protocol(), RUN)
     assert fitted.folder.metrics != plain.folder.metrics
-
-
-def test_the_table_is_not_changed_by_accident() -> None:
-    assert isinstance(registry.METHODS, dict | MappingProxyType)
-    assert registry.methods() == registry.methods()
-    assert registry.methods() is not registry.METHODS
-
-
-def test_ages_in_days_are_tuned_in_days() -> None:
-    days = registry.recipe("ease", settings={"recency": "exponential", "half_life_days": 30.0})
-    assert set(days.tunable()) == {"regularization", "half_life_days"}
-    assert set(registry.recipe("ease", "exponential").tunable()) == {"regularization", "half_life"}
-    assert set(registry.recipe("t-diffrec").tunable()) >= {"weight_min", "learning_rate"}
-
-
-def test_what_makes_a_control_one_is_never_tuned() -> None:
-    control = registry.recipe("diffrec", "ml-1m-clean-no-noise")
-    assert control.role == "control" == registry.role_of("diffrec", "ml-1m-clean-no-noise")
-    assert not {"levels", "noise_scale"} & set(control.tunable())
-    assert {"levels", "noise_scale"} <= set(registry.recipe("diffrec", "ml-1m-clean").tunable())
 
 
 def test_a_refit_that_an_earlier_model_beats_learns_nothing(tiny: Dataset) -> None:

@@ -27,6 +27,7 @@ from rediffuse.errors import UnsupportedOption, refuse_options, say
 from rediffuse.grounding.topk import TopK
 from rediffuse.networks.sequence import SequenceEncoder, final, padded
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
+from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.rows import generators, shuffled
 from rediffuse.training.sequences import continued, later, windows
@@ -100,8 +101,15 @@ class SASRec:
     Config: ClassVar[type[FrozenConfig]] = SASRecConfig
     Training: ClassVar[type[FrozenConfig]] = SASRecTraining
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "amazon": {"width": 256, "dropout": 0.5, "label_smoothing": 0.1},
-        "ml-1m-clean": {"width": 128, "history_length": 200, "dropout": 0.2},
+        "amazon": {
+            "width": 256,
+            "dropout": 0.5,
+            "label_smoothing": 0.1,
+            "average": 0.995,
+            "validate_every": 2,
+            "patience": 8,
+        },
+        "ml-1m-clean": {"width": 128, "history_length": 200, "dropout": 0.2, "average": 0.995},
     }
     controls: ClassVar[Mapping[str, Sequence[str]]] = {}
     tunable: ClassVar[Mapping[str, Tunable]] = {
@@ -148,6 +156,10 @@ class SASRec:
             items = padded(query.history, self.config.history_length)
             h = self.network.towards(final(self.network.states(items), items >= 0), horizon)
             return TopK(self.network.head, self.n_items)(h, k, seen=query.exclude, candidates=query.candidates).cpu()
+
+    def embeddings(self) -> Embeddings:
+        """The vectors of the items alone: a user is their history."""
+        return Embeddings(self.network.table.detach())
 
     def _horizon(self, options: Options) -> int:
         """How many of the next events count. Raises: UnsupportedOption."""

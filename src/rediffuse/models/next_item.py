@@ -18,12 +18,13 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
 from rediffuse.denoisers.affine import Affine, affine_map
 from rediffuse.denoisers.conditioning import HISTORY
 from rediffuse.denoisers.next_item import GuidedNetwork, NextItemNetwork
+from rediffuse.errors import InvalidInput, say
 from rediffuse.models.answering import Answering, Plan
 from rediffuse.models.chain import FREE, ChainConfig, ScheduleName, StartName
 from rediffuse.models.next_item_training import NextItemTraining, Step
@@ -31,6 +32,8 @@ from rediffuse.networks.sequence import SequenceEncoder, padded
 from rediffuse.noise.predictions import as_denoiser
 from rediffuse.protocols import Denoiser, FitContext, FitData, Noise, Tunable
 from rediffuse.spaces.embeddings import Embeddings
+from rediffuse.spaces.item_vectors import item_vectors
+from rediffuse.spaces.tables import TablesConfig, frozen_tables
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.prefixes import Prefixes, Which
 from rediffuse.training.rows import generators
@@ -40,8 +43,8 @@ _AFFORDABLE = 1 << 36
 """Multiply-adds that making an affine map may cost: some seconds."""
 
 
-class NextItemConfig(ChainConfig):
-    """What a diffusion over next items is."""
+class NextItemConfig(ChainConfig, TablesConfig):
+    """What a diffusion over next items is. `backbone` and `tables` count where `items` = "tables"."""
 
     condition: tuple[str, ...] = (HISTORY,)
     """What steers the reverse process: the history."""
@@ -55,6 +58,10 @@ class NextItemConfig(ChainConfig):
     """Share of what enters the encoder, and of what each block adds, that is set to 0 in training."""
     item_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the entries of a history's vectors that is set to 0 in training."""
+    items: Literal["drawn", "spectral", "tables"] = "drawn"
+    """The first vectors of the items: normal draws, those by which the data tells who is taken with whom, or tables."""
+    items_learned: bool = True
+    """Whether they change in training; what x_0 is then changes with them."""
     item_scale: float = Field(default=1.0, gt=0)
     """Standard deviation of the first vectors of the items."""
     positions: bool = True
@@ -91,6 +98,11 @@ class NextItemConfig(ChainConfig):
         return self
 
     @property
+    def fitted_first(self) -> bool:
+        """Whether a backbone is fitted before the method."""
+        return self.items == "tables" and self.tables is None
+
+    @property
     def starts(self) -> tuple[StartName, ...]:
         """Where a reverse process may begin: x_0 is no history."""
         return FREE
@@ -107,6 +119,26 @@ class NextItemConfig(ChainConfig):
             dropout=self.encoder_dropout,
             generator=generator,
         )
+
+
+def first_vectors(config: NextItemConfig, data: FitData, context: FitContext) -> Tensor:
+    """The first vectors of the items, (I, D), of standard deviation `item_scale`; what is not told is 0.
+
+    Raises: InvalidInput when the tables are wider than D.
+    """
+    if config.items == "spectral":
+        found = item_vectors(data.history, data.n_items, config.width, seed=context.run.seed)
+        lengths = found.norm(dim=1, keepdim=True)
+        found = found / torch.where(lengths > 0, lengths, 1)
+    else:
+        found = frozen_tables(config, data, context).items.cpu()
+    if found.shape[1] > config.width:
+        wide = found.shape[1]
+        raise InvalidInput(
+            say(f"The vectors of the items are {wide} wide", got=config.width, remedy=f"Set width={wide}")
+        )
+    scale = config.item_scale / max(float(found.square().mean().sqrt()), 1e-12)
+    return nn.functional.pad(scale * found, (0, config.width - found.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -180,8 +212,11 @@ class NextItem(ABC):
         network = cls.network_of(config, data.n_items, first)
         if context.initial is not None:
             take_over(network, context.initial)
+        elif config.items != "drawn":
+            with torch.no_grad():
+                network.table.copy_(first_vectors(config, data, context))
+        network.table.requires_grad_(config.items_learned)
         network.to(run.device, getattr(torch, run.dtype))
-        model = cls(config, network)
         task = NextItemTraining(
             config,
             network,
@@ -192,8 +227,9 @@ class NextItem(ABC):
             stride=config.consistency_stride,
             alignment=config.alignment,
         )
-        learn(task, training, generator, context, lambda: model)
-        return model
+        # A model keeps the maps of the weights it has answered with, so each validation and the answer have one of their own.
+        learn(task, training, generator, context, lambda: cls(config, network))
+        return cls(config, network)
 
     @property
     def n_items(self) -> int:

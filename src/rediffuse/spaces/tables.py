@@ -26,6 +26,11 @@ class TablesConfig(FrozenConfig):
     tables: str | None = None
     """File or folder of vectors in its place: what `rediffuse export` writes, .npy arrays or a torch checkpoint."""
 
+    @property
+    def fitted_first(self) -> bool:
+        """Whether a backbone is fitted before the method."""
+        return self.tables is None
+
 
 def frozen_tables(config: TablesConfig, data: FitData, context: FitContext) -> Embeddings:
     """The tables that settings name, the rows of items in the order of the catalog, on the run's device.

@@ -7,7 +7,6 @@ A checkpoint is a pickle, which can be made to run code. `weights_only` refuses 
 can cost, and nothing of it is ever unpickled in the parent.
 """
 
-import pickle
 import resource
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -77,7 +77,7 @@ def tables_in(source: Path) -> dict[str, Tensor]:
             raise InvalidInput(say(f"{source.name!r} unpacks to more than its own size, as no checkpoint does"))
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         remedy = "Nothing of it was run; save the two tables as a dict of tensors"
         raise InvalidInput(say(f"{source.name!r} holds more than plain tensors", remedy=remedy)) from None
     names = list(state) if isinstance(state, Mapping) else []
