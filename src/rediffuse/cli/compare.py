@@ -51,7 +51,7 @@ from rediffuse.evaluation.statistics import holm, paired
 from rediffuse.protocols import Stepwise
 from rediffuse.types import Options
 
-SWEEP = (1, 2, 5, 10, 20, 40, 100)
+SWEEP = (1, 2, 4, 8, 32, 100, 500)
 WALKED_LEVELS = 6
 
 

@@ -213,8 +213,7 @@ class NextItem(ABC):
         if context.initial is not None:
             take_over(network, context.initial)
         elif config.items != "drawn":
-            with torch.no_grad():
-                network.table.copy_(first_vectors(config, data, context))
+            network.table.data.copy_(first_vectors(config, data, context))
         network.table.requires_grad_(config.items_learned)
         network.to(run.device, getattr(torch, run.dtype))
         task = NextItemTraining(
