@@ -1,11 +1,14 @@
 """What all tests share: one thread, a small world, and real data where it is at hand."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.atelier import load
@@ -52,3 +55,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"WARNING: {left_out} tests on real data were skipped; set REDIFFUSE_DATA", red=True
         )
+
+
+class ByMethod(LoadScopeScheduling):
+    """Contracts of one method meet in one process, where it is trained once; other tests go where there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return re.sub(r"::\w+\[", "[", nodeid) if nodeid.startswith("tests/contracts/") else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByMethod:
+    return ByMethod(config, log)

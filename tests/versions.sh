@@ -11,7 +11,7 @@ $PYTHON - "$work" <<'EOF'
 import pathlib, re, sys, tomllib
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-wanted = [*project["dependencies"], *extras["plot"]]
+wanted = [*project["dependencies"], *(line for name in extras if name != "dev" for line in extras[name])]
 lowest = [re.sub(r">=([^,]+).*", r"==\1", line) for line in wanted]
 newest = ["torch==2.13.0" if line.startswith("torch") else line for line in wanted]
 lowest = ["torch==2.13.0" if line.startswith("torch") else line for line in lowest]
@@ -25,6 +25,6 @@ for name in lowest newest; do
   "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -r "$work/$name.txt"
   "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
   echo "== $name =="
-  "$work/$name/bin/python" -m pip freeze | grep -iE '^(torch|numpy|scipy|pyarrow|polars|pydantic|typer|rich|safetensors|matplotlib|jinja2)=='
+  "$work/$name/bin/python" -m pip freeze | grep -iE '^(torch|numpy|scipy|pyarrow|polars|pydantic|typer|rich|safetensors|matplotlib|jinja2|implicit|threadpoolctl|optuna|faiss-cpu)=='
   "$work/$name/bin/python" -m pytest -q -n 2 -m "not slow"
 done

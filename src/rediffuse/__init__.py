@@ -13,8 +13,9 @@ The tree is the flow of data; read its folders in this order and you have read t
     evaluation  protocol, metrics, intervals, paired tests, calibration, studies of one model, the report
     artifacts   a trained model on disk: a folder of data, verified
     models      one published method a file; baselines: the classics
-    registry    the one table of methods
+    recipes     the one table of methods, and every setting of one decided
     facade      a model that speaks the shop's ids
+    registry    from a recipe to a fitted model, from a folder to answers
     cli         a file a verb
 
 The public names below load on first use; `import rediffuse` imports no torch.
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from rediffuse.evaluation.protocol import Protocol as Protocol
     from rediffuse.facade import Answer as Answer
     from rediffuse.facade import Model as Model
+    from rediffuse.recipes import recipe as recipe
     from rediffuse.registry import fit as fit
     from rediffuse.registry import load as load
-    from rediffuse.registry import recipe as recipe
     from rediffuse.types import Options as Options
     from rediffuse.types import Query as Query
     from rediffuse.types import Ranking as Ranking
@@ -53,7 +54,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "fit": "registry",
     "load": "registry",
-    "recipe": "registry",
+    "recipe": "recipes",
 }
 
 __all__ = [

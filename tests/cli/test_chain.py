@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rediffuse.cli.main import app
 from rediffuse.data.dataset import Dataset
 from rediffuse.models.diffrec import DiffRec
 from tests.cli.conftest import SMALL, Command
+from tests.conftest import ROOT
 
 METRICS = {f"{name}@{k}" for name in ("recall", "ndcg", "precision", "mrr", "hit", "map") for k in (10, 20)}
 VERBS = ("quickstart", "import", "describe", "split", "train", "evaluate", "compare", "recommend", "doctor")
@@ -134,6 +136,8 @@ def test_recommend_for_a_history_and_for_a_user(shop: Path, model: Path, tmp_pat
 def test_doctor_finds_what_is_there_and_what_is_not(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"dev"}
     monkeypatch.setitem(doctor.EXTRAS, "gone", ("no_such_library",))
     said = command("doctor", "--json", tmp_path / "d.json")
     assert said.code == 0, said

@@ -36,12 +36,22 @@ def test_tables_of_the_readme_are_those_of_the_results():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == reference.readme(), "run: make docs"
 
 
+def test_the_readme_names_and_counts_every_method():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Methods\n")[2].partition("\n## ")[0]
+    named = [
+        name for row in re.findall(r"^\|.*\|(.*)\|$", table, flags=re.MULTILINE) for name in re.findall(r"`(.*?)`", row)
+    ]
+    assert sorted(named) == sorted(registry.METHODS)
+    diffusion = [name for name, entry in registry.METHODS.items() if entry.role == "diffusion"]
+    assert (len(diffusion), len(named) - len(diffusion)) == (8, 13), "the README says eight and thirteen"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_pages_exist_with_their_flags(page):
     for line in rediffuse_lines(page.read_text(encoding="utf-8")):
         verb, *words = shlex.split(line)[1:]
         assert verb in COMMANDS, line
-        flags = {flag for parameter in COMMANDS[verb].params for flag in parameter.opts}
+        flags = {flag for parameter in COMMANDS[verb].params for flag in parameter.opts + parameter.secondary_opts}
         assert not {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} - flags, line
 
 

@@ -194,7 +194,7 @@ def test_the_reverse_process_is_the_published_one() -> None:
 def test_real_noise_is_measured_against_the_table() -> None:
     points = Points.of(Embeddings(TABLES.items * 50), unit=True)
     torch.testing.assert_close(points.items.square().mean(), torch.tensor(1.0, dtype=torch.float64))
-    torch.testing.assert_close(points.score(points.items[:2]), 2500 * TABLES.items[:2] @ TABLES.items.t())
+    torch.testing.assert_close(points.decode(points.items[:2]), 2500 * TABLES.items[:2] @ TABLES.items.t())
     assert float(DDRMConfig().noise_schedule().sigma[-1]) > 0.5
 
 

@@ -100,6 +100,23 @@ def test_an_answer_is_the_last_list_of_its_walk(walk: int, scale: float) -> None
             assert count
 
 
+def test_the_map_of_one_walk_does_not_answer_another() -> None:
+    """Whether noise is drawn on the way, and which levels are visited, make another map."""
+    ways = [
+        Options(draws=3),
+        Options(),
+        Options(steps=2),
+        Options(steps=2, draws=3),
+        Options(steps=1, draws=3),
+        Options(),
+    ]
+    for name in AFFINE:
+        model = made(name, sampler="ancestral")
+        for options in ways:
+            alone = made(name, sampler="ancestral").recommend(query(), ITEMS, options=options)
+            assert torch.equal(model.recommend(query(), ITEMS, options=options).scores, alone.scores)
+
+
 def test_the_scale_asked_for_multiplies_the_one_configured() -> None:
     for name in METHODS:
         plain, own = made(name, condition_drop=0.1), made(name, condition_drop=0.1, guidance_scale=3.0)

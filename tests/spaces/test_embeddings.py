@@ -28,11 +28,6 @@ def test_tables_without_users_know_nobody() -> None:
     assert not bool(known.any())
 
 
-def test_the_history_mean_counts_events() -> None:
-    mean = Embeddings(ITEMS).history_mean(Ragged.of([[0, 1], [], [2, 2, 0]]))
-    torch.testing.assert_close(mean, torch.tensor([[0.5, 1.0], [0.0, 0.0], [7 / 3, 8 / 3]]))
-
-
 def test_scores_are_inner_products_for_all_or_some_items() -> None:
     table, points = Embeddings(ITEMS), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     everything = table.score(points)

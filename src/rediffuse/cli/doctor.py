@@ -16,7 +16,13 @@ from rediffuse.data.splits import GlobalTime
 from rediffuse.evaluation.protocol import Protocol
 
 PACKAGES = ("rediffuse", "torch", "numpy", "scipy", "polars", "pyarrow", "pydantic", "safetensors")
-EXTRAS = {"plot": ("matplotlib", "jinja2")}
+EXTRAS = {
+    "plot": ("matplotlib", "jinja2"),
+    "tune": ("optuna",),
+    "ann": ("faiss",),
+    "baselines": ("implicit", "threadpoolctl"),
+}
+"""What each extra of the package installs, by the names that are imported."""
 
 
 def doctor(json: JsonOption = None) -> None:

@@ -6,6 +6,7 @@
 | reverse process, one or many draws at once | `Plan.descend`, `samplers/` |
 | points of all draws -> one list | `grounded`, `samplers/draws.py` |
 | all of it, in blocks, and what each level would answer | `Answering` |
+| what methods have of it | `Answered` |
 """
 
 import math
@@ -261,3 +262,27 @@ class Answering:
         u = plan.descend(self.chain, rows, cond, source, on_step=ground if watched else None)
         ground(plan.last, u)
         return list(found.items())
+
+
+class Answered:
+    """What a method whose `answering` is its trained chain has of `Method` and `Stepwise` for nothing."""
+
+    answering: Answering
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalog, I."""
+        return len(self.answering.weight)
+
+    @property
+    def steps(self) -> int:
+        """Reverse steps of an ordinary answer."""
+        return self.answering.config.steps or self.answering.config.levels
+
+    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+        """As `Answering.recommend`."""
+        return self.answering.recommend(query, k, options=options, seed=seed)
+
+    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
+        """As `Answering.walk`."""
+        return self.answering.walk(query, k, options=options, seed=seed)

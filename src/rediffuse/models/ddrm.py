@@ -13,24 +13,24 @@ that matters, trained on what an answer begins with. The presets are the authors
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig
 from rediffuse.data.weighting import weigh
+from rediffuse.denoisers.latent import Latent
 from rediffuse.denoisers.point import PointDenoiser
-from rediffuse.models.answering import Answering
+from rediffuse.models.answering import Answered, Answering
 from rediffuse.models.ddrm_training import DDRMConfig, DDRMTask, DDRMTraining, Points
 from rediffuse.models.gaussian import part_of
 from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser, FitContext, FitData, Noise, Range, Tunable
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.spaces.tables import frozen_tables, tables_in, tensors_of
 from rediffuse.training.loop import learn
 from rediffuse.training.rows import generators
-from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
+from rediffuse.types import Condition, Query
 
 OFFICIAL: Mapping[str, object] = {
     "train_on": "item",
@@ -48,36 +48,7 @@ OFFICIAL: Mapping[str, object] = {
 """What the authors' runs share. A start above the noisiest level, which their code clamps, is that level here."""
 
 
-@dataclass(frozen=True)
-class PointChain:
-    """A denoiser over vectors, in the form `Collapsed` has: the state is x_t, (B, D)."""
-
-    space: Points
-    denoiser: Denoiser
-    """E[x_0 | x_t]."""
-
-    def lift(self, x: SparseRows) -> Tensor:
-        """The mean of the history. Args: x: (B, I). Returns: (B, D)."""
-        return self.space.mean(x)
-
-    def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """The denoiser itself. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """The estimate. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
-        """Inner products with the items. Args: points: (B, D). Returns: (B, I) or (B, n)."""
-        return self.space.score(points, items)
-
-    def noise(self, source: Noise) -> Noise:
-        """The source as it is."""
-        return source
-
-
-class DDRM:
+class DDRM(Answered):
     """Scores are inner products of the last x_0 estimate with the vectors of the items.
 
     A new user is a posted history; a user whom the tables know, found by their name, is known by their vector where
@@ -139,7 +110,7 @@ class DDRM:
         """Wrap frozen tables and a trained network."""
         self.config, self.tables, self.denoiser = config, tables, denoiser
         self.points = Points.of(tables, unit=config.unit)
-        chain = PointChain(self.points, as_denoiser(denoiser, config.prediction, config.noise_schedule()))
+        chain = Latent(self.points, as_denoiser(denoiser, config.prediction, config.noise_schedule()))
         self.answering = Answering("ddrm", config, chain, tables.items, config.thinning, self._known)
 
     @classmethod
@@ -163,24 +134,6 @@ class DDRM:
         learn(task, training, generator, context, lambda: model)
         return model
 
-    @property
-    def n_items(self) -> int:
-        """Size of the catalog, I."""
-        return len(self.tables.items)
-
-    @property
-    def steps(self) -> int:
-        """Reverse steps of an ordinary answer."""
-        return self.config.steps or self.config.levels
-
-    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Answering.recommend`."""
-        return self.answering.recommend(query, k, options=options, seed=seed)
-
-    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
-        """As `Stepwise.walk`."""
-        return self.answering.walk(query, k, options=options, seed=seed)
-
     def state(self) -> dict[str, Tensor]:
         """The tables and the weights of f_i; no answer uses f_u."""
         weights = {f"item.{name}": tensor.detach() for name, tensor in self.denoiser.state_dict().items()}
@@ -198,5 +151,5 @@ class DDRM:
 
     def _known(self, query: Query) -> Condition:
         """Who asks, as a vector."""
-        mean = self.points.mean(weigh(query.history, self.config, self.n_items, query.at_us))
+        mean = self.points.encode(weigh(query.history, self.config, self.n_items, query.at_us))
         return self.points.subject(query, mean, user=self.config.subject == "user")

@@ -59,7 +59,7 @@ class DDRMConfig(ChainConfig, RecencyConfig, TablesConfig):
     """history_mean: what a positive item is predicted from, all others of its user or those before it."""
     horizon: PositiveInt = 10
     """history_mean, before: how many events ahead a positive may lie at most."""
-    history_dropout: float = Field(default=0.0, ge=0, lt=1)
+    history_dropout: float = Field(default=0.3, ge=0, lt=1)
     """history_mean: share of what is given that is left out in training."""
     user_side: bool = False
     """item: whether the user is noised and denoised too, in training alone."""
@@ -126,7 +126,7 @@ class DDRMTraining(TrainingConfig):
 
 @dataclass(frozen=True)
 class Points:
-    """The tables in the unit in which noise is added."""
+    """A `Space`: histories <-> points, over the tables in the unit in which noise is added."""
 
     tables: Embeddings
     items: Tensor
@@ -139,9 +139,9 @@ class Points:
         scale = float(tables.items.to(torch.float64).square().mean().sqrt()) if unit else 1.0
         return cls(tables, tables.items / (scale or 1.0), scale or 1.0)
 
-    def mean(self, rows: SparseRows) -> Tensor:
-        """Of histories. Args: rows: (B, I). Returns: (B, D)."""
-        return mean_of(rows, self.items)
+    def encode(self, batch: SparseRows) -> Tensor:
+        """The mean of each history. Args: batch: weights of its items, (B, I). Returns: (B, D)."""
+        return mean_of(batch, self.items)
 
     def subject(self, query: Query, mean: Tensor, *, user: bool) -> Condition:
         """Who asks. Args: mean: of their histories, (B, D).   user: prefer the vector of the user, where it is known."""
@@ -151,9 +151,9 @@ class Points:
         own, known = self.tables.of_users(query)
         return Condition({HISTORY: torch.where(known.unsqueeze(1), own / self.scale, mean)}, {HISTORY: known | there})
 
-    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
-        """Inner products in the unit of the tables. Args: points: (B, D).   items: (n,) or (B, n). Returns: (B, I) or (B, n)."""
-        return self.tables.score(points * self.scale, items)
+    def decode(self, x0: Tensor, items: Tensor | None = None) -> Tensor:
+        """Inner products in the unit of the tables. Args: x0: (B, D).   items: (n,) or (B, n). Returns: (B, I) or (B, n)."""
+        return self.tables.score(x0 * self.scale, items)
 
 
 class DDRMTask:
@@ -226,7 +226,7 @@ class DDRMTask:
 
     def _subject(self, users: Tensor, history: Ragged) -> tuple[Tensor, Condition]:
         """The mean of a history, (B, D), and who asks."""
-        mean = self.points.mean(weigh(history, self.config, len(self.points.items)))
+        mean = self.points.encode(weigh(history, self.config, len(self.points.items)))
         return mean, self.points.subject(self._query(users, history), mean, user=self.config.subject == "user")
 
     def _means(self, events: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -27,7 +27,7 @@ from rediffuse.denoisers.collapsed import collapse
 from rediffuse.denoisers.dense import Dense
 from rediffuse.denoisers.mlp import MLPDenoiser
 from rediffuse.denoisers.transformer import TransformerDenoiser
-from rediffuse.models.answering import Answering, Chain
+from rediffuse.models.answering import Answered, Answering, Chain
 from rediffuse.models.gaussian import GaussianConfig, Objective
 from rediffuse.noise.predictions import as_denoiser
 from rediffuse.protocols import FitContext, FitData, Range, Tunable
@@ -36,7 +36,7 @@ from rediffuse.spaces.latent import joined_groups
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.moments import Moments, drawn, examples, sizes_for
 from rediffuse.training.rows import generators, shuffled
-from rediffuse.types import Options, Query, Ranking, SparseRows
+from rediffuse.types import SparseRows
 
 Network = MLPDenoiser | TransformerDenoiser
 
@@ -85,7 +85,7 @@ SEASON_SEEN: Mapping[str, object] = {"condition": ["season"], "patience": 40, "a
 SEASONAL: Mapping[str, object] = {"condition": ["history", "season"], "condition_width": 64, "horizon": 20}
 
 
-class DiffRec:
+class DiffRec(Answered):
     """Scores of all items for a user are the last x_0 estimate of a reverse chain started at their row.
 
     A new user is a posted history; nothing is stored per user. Scores are unbounded reals, no probabilities.
@@ -168,24 +168,6 @@ class DiffRec:
         task = RowTraining(config, denoiser, examples(data, config, context.run), training.batch_size)
         learn(task, training, generator, context, lambda: cls(config, denoiser))
         return cls(config, denoiser)
-
-    @property
-    def n_items(self) -> int:
-        """Size of the catalog, I."""
-        return self.denoiser.lift_weight.shape[0]
-
-    @property
-    def steps(self) -> int:
-        """Reverse steps of an ordinary answer."""
-        return self.config.steps or self.config.levels
-
-    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Answering.recommend`."""
-        return self.answering.recommend(query, k, options=options, seed=seed)
-
-    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
-        """As `Stepwise.walk`."""
-        return self.answering.walk(query, k, options=options, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name."""

@@ -23,6 +23,7 @@ from torch.nn import functional
 from rediffuse.config import FrozenConfig
 from rediffuse.denoisers.next_item import InjectedNetwork
 from rediffuse.models.chain import ScheduleName
+from rediffuse.models.dreamrec import RELEASED
 from rediffuse.models.next_item import NextItem, NextItemConfig
 from rediffuse.models.next_item_training import Step
 from rediffuse.protocols import Range, Tunable
@@ -53,6 +54,10 @@ class DiffuRec(NextItem):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # The authors' settings, the same for all their data; batch 512.
         "published": {
+            **RELEASED,
+            "encoder_layers": 4,
+            "encoder_heads": 4,
+            "positions": False,
             "examples": "every",
             "batch_size": 512,
             "learning_rate": 1e-3,

@@ -50,6 +50,7 @@ class DreamRec(NextItem):
             "schedule": schedule,
             "guidance_scale": scale,
             "examples": "every",
+            **RELEASED,
             **more,
         }
         for name, levels, schedule, scale, more in (
@@ -74,9 +75,9 @@ class DreamRec(NextItem):
 
     @classmethod
     def error(cls, config: FrozenConfig, step: Step) -> Tensor:
-        """w_t mean_d (x0_hat - x_0)^2; gradients flow into the vector of the item wanted, as published."""
+        """mean_d (x0_hat - x_0)^2; gradients flow into the vector of the item wanted, as published."""
         del config
-        return step.weighted
+        return step.mse
 
 
 def guided_network(

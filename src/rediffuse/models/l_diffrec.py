@@ -6,31 +6,30 @@
 | diffusion on z_0, eq. 2-14 | `models/gaussian.py::Objective`, as in `models/diffrec.py` |
 | network, z_t -> z_0 | `denoisers/mlp.py::MLPDenoiser` |
 | loss of the auto-encoder, eq. 16, and of both, section 3.5.3 | `models/l_diffrec_training.py::LatentTraining.loss` |
-| inference, figure 3 | `models/answering.py::Plan.descend` over `LatentChain` |
+| inference, figure 3 | `models/answering.py::Plan.descend` over `denoisers/latent.py::Latent` |
 
 Wang, Xu, Feng, Lin, He, Chua 2023, "Diffusion Recommender Model", section 3.5.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from rediffuse.config import FrozenConfig
+from rediffuse.denoisers.latent import Latent
 from rediffuse.denoisers.mlp import MLPDenoiser
-from rediffuse.models.answering import Answering
+from rediffuse.models.answering import Answered, Answering
 from rediffuse.models.gaussian import part_of
 from rediffuse.models.l_diffrec_training import LatentTraining, LDiffRecConfig, LDiffRecTraining
 from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser, FitContext, FitData, Noise, Range, Tunable
+from rediffuse.protocols import FitContext, FitData, Range, Tunable
 from rediffuse.spaces.item_vectors import clusters, item_vectors
 from rediffuse.spaces.latent import LatentRows, joined_groups
 from rediffuse.training.loop import learn, take_over
 from rediffuse.training.moments import examples, sizes_for
 from rediffuse.training.rows import generators
-from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
 
 TUNED: Mapping[str, object] = {"row_dropout": 0.5, "beta": 0.1, "average": 0.98}
 """What the selection part of both worlds below prefers: more of the row dropped, less divergence, the mean of the weights."""
@@ -38,36 +37,7 @@ LARGE: Mapping[str, object] = {"clusters": 1, "latent": 600, "hidden": (600,), "
 SMALL: Mapping[str, object] = {"clusters": 2, "latent": 200, "hidden": (200,), "patience": 25}
 
 
-@dataclass(frozen=True)
-class LatentChain:
-    """A denoiser over z between encoder and decoder, in the form `Collapsed` has: the state is z, (B, D)."""
-
-    space: LatentRows
-    denoiser: Denoiser
-    """E[z_0 | z_t]."""
-
-    def lift(self, x: SparseRows) -> Tensor:
-        """The mean of q(z given the row). Args: x: (B, I). Returns: (B, D)."""
-        return self.space.encode(x)
-
-    def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """The denoiser itself. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """What the decoder reads: the answer. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
-        """Decoded. Args: points: (B, D).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""
-        return self.space.decode(points, items)
-
-    def noise(self, source: Noise) -> Noise:
-        """The source as it is."""
-        return source
-
-
-class LDiffRec:
+class LDiffRec(Answered):
     """Scores of all items for a user are decoded from the last z_0 estimate of a reverse chain started at their z.
 
     A new user is a posted history; nothing is stored per user. Scores are logits, no probabilities.
@@ -119,7 +89,7 @@ class LDiffRec:
     def __init__(self, config: LDiffRecConfig, space: LatentRows, denoiser: MLPDenoiser) -> None:
         """Wrap trained networks."""
         self.config, self.space, self.denoiser = config, space, denoiser
-        chain = LatentChain(space, as_denoiser(denoiser, config.prediction, config.noise_schedule()))
+        chain = Latent(space, as_denoiser(denoiser, config.prediction, config.noise_schedule()))
         self.answering = Answering("l-diffrec", config, chain, space.out.weight, config.row_dropout)
 
     @classmethod
@@ -153,24 +123,6 @@ class LDiffRec:
         model = cls(config, space, denoiser)
         learn(task, training, generator, context, lambda: model, rates={"denoiser": training.denoiser_rate})
         return model
-
-    @property
-    def n_items(self) -> int:
-        """Size of the catalog, I."""
-        return self.space.n_items
-
-    @property
-    def steps(self) -> int:
-        """Reverse steps of an ordinary answer."""
-        return self.config.steps or self.config.levels
-
-    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Answering.recommend`."""
-        return self.answering.recommend(query, k, options=options, seed=seed)
-
-    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
-        """As `Stepwise.walk`."""
-        return self.answering.walk(query, k, options=options, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
         """The weights of both networks by name."""

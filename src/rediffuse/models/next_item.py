@@ -25,7 +25,7 @@ from rediffuse.denoisers.affine import Affine, affine_map
 from rediffuse.denoisers.conditioning import HISTORY
 from rediffuse.denoisers.next_item import GuidedNetwork, NextItemNetwork
 from rediffuse.errors import InvalidInput, say
-from rediffuse.models.answering import Answering, Plan
+from rediffuse.models.answering import Answered, Answering, Plan
 from rediffuse.models.chain import FREE, ChainConfig, ScheduleName, StartName
 from rediffuse.models.next_item_training import NextItemTraining, Step
 from rediffuse.networks.sequence import SequenceEncoder, padded
@@ -37,7 +37,7 @@ from rediffuse.spaces.tables import TablesConfig, frozen_tables
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.prefixes import Prefixes, Which
 from rediffuse.training.rows import generators
-from rediffuse.types import Condition, Options, Query, Ranking, SparseRows
+from rediffuse.types import Condition, Query, SparseRows
 
 _AFFORDABLE = 1 << 36
 """Multiply-adds that making an affine map may cost: some seconds."""
@@ -128,8 +128,6 @@ def first_vectors(config: NextItemConfig, data: FitData, context: FitContext) ->
     """
     if config.items == "spectral":
         found = item_vectors(data.history, data.n_items, config.width, seed=context.run.seed)
-        lengths = found.norm(dim=1, keepdim=True)
-        found = found / torch.where(lengths > 0, lengths, 1)
     else:
         found = frozen_tables(config, data, context).items.cpu()
     if found.shape[1] > config.width:
@@ -170,7 +168,7 @@ class NextItemChain:
         return source
 
 
-class NextItem(ABC):
+class NextItem(Answered, ABC):
     """Scores are inner products of the last x_0 estimate with the vectors of the items.
 
     A new user is a posted history; nothing is stored per user. Scores are unbounded reals, no probabilities.
@@ -229,24 +227,6 @@ class NextItem(ABC):
         # A model keeps the maps of the weights it has answered with, so each validation and the answer have one of their own.
         learn(task, training, generator, context, lambda: cls(config, network))
         return cls(config, network)
-
-    @property
-    def n_items(self) -> int:
-        """Size of the catalog, I."""
-        return len(self.network.table)
-
-    @property
-    def steps(self) -> int:
-        """Reverse steps of an ordinary answer."""
-        return self.answering.config.steps or self.answering.config.levels
-
-    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
-        """As `Answering.recommend`."""
-        return self.answering.recommend(query, k, options=options, seed=seed)
-
-    def walk(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> list[tuple[int, Ranking]]:
-        """As `Stepwise.walk`."""
-        return self.answering.walk(query, k, options=options, seed=seed)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name."""

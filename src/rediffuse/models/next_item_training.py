@@ -1,6 +1,6 @@
 """How a diffusion over next items is trained: noise the vector of the item wanted, estimate it, compare.
 
-    loss = error of the method + w_c consistency + w_a alignment
+    loss = w_t / p_t error of the method + w_c consistency + w_a alignment
 
     consistency   `training/consistency.py`: of the estimate with that at a lower level of the same trajectory
     alignment     (1 - cos(e+, e-)) / 2 * softplus(x0_hat(x_T, T) . (e- - e+)),   x_T pure noise, e- another's wanted item
@@ -42,8 +42,8 @@ class Step:
     drawn: Drawn
     estimate: Tensor
     """(B, D), x0_hat."""
-    weighted: Tensor
-    """(B,) w_t mean_d (prediction - target)^2 / p_t."""
+    mse: Tensor
+    """(B,) mean_d (prediction - target)^2."""
     noise: Callable[[Tensor], Tensor]
     """Other x_0 (B, D) -> x_t at the same levels and under the same eps."""
     denoise: Callable[[Tensor], Tensor]
@@ -95,12 +95,12 @@ class NextItemTraining:
             x0,
             drawn,
             estimate,
-            values["loss"],
+            values["mse"],
             noise=lambda other: add_noise(other, drawn.t, drawn.eps, schedule),
             denoise=lambda x_t: denoise(x_t, drawn.t, cond),
         )
         values["error"] = self.error(step)
-        loss = values["error"]
+        loss = (self.objective.weights[drawn.t] / drawn.p).to(values["error"].dtype) * values["error"]
         if self.consistency:
             t, network = drawn.t, self._denoiser(self.network)
             below = estimate_below(network, x0, drawn.eps, t, schedule, cond=cond, stride=self.stride)

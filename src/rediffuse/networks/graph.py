@@ -16,7 +16,7 @@ from rediffuse.types import Ragged, SparseRows, offsets
 
 @dataclass(frozen=True)
 class BipartiteGraph:
-    """A_hat as its two blocks; each is the transpose of the other, so a gradient spreads as a vector does."""
+    """A_hat as its two blocks, each the transpose of the other."""
 
     by_user: SparseRows
     """(U, I), values 1 / sqrt(d_u d_i)."""
@@ -36,17 +36,14 @@ class BipartiteGraph:
         )
 
     def hop(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """A_hat E, differentiable. Args: users: (U, D).   items: (I, D). Returns: the same shapes."""
-        spread: Any = _Spread.apply
-        return spread(items, self.by_user, self.by_item), spread(users, self.by_item, self.by_user)
+        """A_hat E. Args: users: (U, D).   items: (I, D). Returns: the same shapes."""
+        return self.by_user.project(items), self.by_item.project(users)
 
     def mean(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """Average E^0 .. E^K. Args: users: (U, D).   items: (I, D).   layers: K. Returns: the same shapes."""
-        *shallow, last = self._hops(users, items, layers)
-        total = [
-            sum(side, start=deep) / (layers + 1) for side, deep in zip(zip(*shallow, strict=True), last, strict=True)
-        ]
-        return total[0], total[1]
+        """Average E^0 .. E^K, differentiable. Args: users: (U, D).   items: (I, D).   layers: K. Returns: the same shapes."""
+        summed: Any = _Powers.apply
+        of_users, of_items = summed(users, items, self, layers)
+        return of_users / (layers + 1), of_items / (layers + 1)
 
     def newcomer(self, users: Tensor, items: Tensor, layers: int) -> Tensor:
         """What each item gives to the mean vector of a user who joins now, before division by sqrt of their history.
@@ -58,24 +55,29 @@ class BipartiteGraph:
         """
         degree = self.by_item.lengths.to(items.dtype)
         weight = torch.where(degree > 0, degree.rsqrt(), 0) / (layers + 1)
-        total = torch.stack([hop[1] for hop in self._hops(users, items, layers - 1)]).sum(0)
-        return total * weight.unsqueeze(1)
+        return self.powers(users, items, layers - 1)[1] * weight.unsqueeze(1)
 
-    def _hops(self, users: Tensor, items: Tensor, layers: int) -> list[tuple[Tensor, Tensor]]:
-        hops = [(users, items)]
+    def powers(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """E^0 + .. + E^K = E + A_hat (E + A_hat (E + ..)).
+
+        Args: users: (U, D).   items: (I, D).   layers: K. Returns: the same shapes.
+        """
+        of_users, of_items = users, items
         for _ in range(layers):
-            hops.append(self.hop(*hops[-1]))
-        return hops
+            spread = self.hop(of_users, of_items)
+            of_users, of_items = users + spread[0], items + spread[1]
+        return of_users, of_items
 
 
-class _Spread(torch.autograd.Function):
-    """rows @ table, with the transpose at hand for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: SparseRows, transposed: SparseRows) -> Tensor:
-        ctx.transposed = transposed
-        return rows.project(table)
+class _Powers(torch.autograd.Function):
+    """`BipartiteGraph.powers`. A_hat is symmetric and so is a sum of its powers: a gradient spreads as a vector does."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transposed.project(grads[0].contiguous()), None, None
+    def forward(ctx: Any, users: Tensor, items: Tensor, graph: BipartiteGraph, layers: int) -> tuple[Tensor, Tensor]:
+        ctx.graph, ctx.layers = graph, layers
+        return graph.powers(users, items, layers)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        users, items = (grad.contiguous() for grad in grads)
+        return *ctx.graph.powers(users, items, ctx.layers), None, None

@@ -1,4 +1,4 @@
-"""x_0 as a vector of a table: of an item, of a user, or the mean of a history.
+"""x_0 as a vector of a table: of an item or of a user; the mean of a history is `tables.py::mean_of`.
 
 A user is found by the stable hash of their external id (`Query.key`), never by a number, which another dataset may give
 to somebody else. Whoever is not in the table is known by their history alone.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import InvalidInput, say
-from rediffuse.types import Query, Ragged
+from rediffuse.types import Query
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,6 @@ class Embeddings:
         place = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
         known = self.keys[place] == key
         return self.users[place] * known.unsqueeze(1), known
-
-    def history_mean(self, history: Ragged) -> Tensor:
-        """The mean vector of each history, (B, D); zeros for an empty one."""
-        return torch.nn.functional.embedding_bag(
-            history.items.to(self.items.device),
-            self.items,
-            history.indptr.to(self.items.device),
-            mode="mean",
-            include_last_offset=True,
-        )
 
     def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
         """Inner products. Args: points: (B, D).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""

@@ -8,6 +8,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -61,11 +62,15 @@ class Pairs:
 
         Args: users: (B,) int64, of examples. Returns: (B,) int64.
         """
-        met, width = self.met, self.n_items + 1
-        free = self.n_items - met.lengths[users]
+        free = self.n_items - self.met.lengths[users]
         draw = torch.randint(_WORD, users.shape, generator=generator, device=users.device) % free
-        before = torch.searchsorted(met.rows * width + met.items - met.ranks, users * width + draw, right=True)
-        return draw + before - met.indptr[users]
+        before = torch.searchsorted(self._free_before, users * (self.n_items + 1) + draw, right=True)
+        return draw + before - self.met.indptr[users]
+
+    @cached_property
+    def _free_before(self) -> Tensor:
+        """h_j - j, how many free items stand below each item of a user, rising: users lie I + 1 apart, (n,) int64."""
+        return self.met.rows * (self.n_items + 1) + self.met.items - self.met.ranks
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
