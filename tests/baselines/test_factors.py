@@ -15,8 +15,8 @@ from rediffuse.baselines.mf import MF, MFNetwork
 from rediffuse.baselines.sgl import SGL, SGLConfig, SGLTraining, contrast
 from rediffuse.config import RunConfig
 from rediffuse.errors import InvalidInput, UnsupportedOption
+from rediffuse.networks.graph import distinct
 from rediffuse.protocols import Embeds, FitContext, FitData, Progress
-from rediffuse.training.pairs import distinct
 from rediffuse.types import Options, Query, Ragged
 
 ITEMS = 12

@@ -12,7 +12,7 @@ from rediffuse.protocols import FitContext, FitData
 from rediffuse.random import stable_key
 from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.spaces.tables import TablesConfig, frozen_tables, mean_of, tables_in, tensors_of
-from rediffuse.types import Ragged, SparseRows
+from rediffuse.types import Query, Ragged, SparseRows
 
 ITEMS, USERS = torch.arange(12.0).view(4, 3), torch.arange(6.0).view(2, 3) - 7
 RUN = RunConfig(device="cpu")
@@ -95,3 +95,42 @@ def test_tables_are_rebuilt_from_a_state_or_refused() -> None:
 def test_the_mean_is_weighted_and_nothing_without_a_history() -> None:
     rows = SparseRows(torch.tensor([0, 2, 2]), torch.tensor([0, 2]), torch.tensor([1.0, 3.0]), 4)
     torch.testing.assert_close(mean_of(rows, ITEMS), torch.stack(((ITEMS[0] + 3 * ITEMS[2]) / 4, torch.zeros(3))))
+
+
+@pytest.mark.parametrize("spreading", ["mean", "normalised_sum"])
+def test_a_file_is_spread_over_the_graph_of_the_data(tmp_path: Path, spreading: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    items, users = (torch.randn(n, 3, generator=generator) for n in (4, 2))
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    np.save(folder / "items.npy", items.numpy())
+    np.save(folder / "users.npy", users.numpy())
+    # Users stand in another order in the data, and one of them has no row in the file.
+    history = Ragged.of([[0, 1, 1], [2], [1, 3]])
+    known = FitData(history, 4, "none", keys=keys("1", "9", "0"), item_keys=keys("0", "1", "2", "3"))
+    config = TablesConfig.make(tables=str(folder), hops=2, spreading=spreading)
+    found = frozen_tables(config, known, FitContext(RUN))
+    first = torch.cat((users[1:2], torch.zeros(1, 3), users[0:1], items))
+    edges = torch.zeros(7, 7)
+    for user, met in enumerate([[0, 1], [2], [1, 3]]):
+        for item in met:
+            edges[user, 3 + item] = edges[3 + item, user] = 1
+    hat = edges / (edges.sum(0).clamp(min=1).sqrt() * edges.sum(1, keepdim=True).clamp(min=1).sqrt())
+    if spreading == "mean":
+        wanted = (first + hat @ first + hat @ hat @ first) / 3
+    else:
+        one = torch.nn.functional.normalize(hat @ first)
+        wanted = first + one + torch.nn.functional.normalize(hat @ one)
+    torch.testing.assert_close(found.items, wanted[3:])
+    asked = Query.from_history(Ragged.of([[0]] * 3))
+    vectors, there = found.of_users(Query(asked.user, asked.history, keys("1", "9", "0")))
+    assert bool(there.all())
+    torch.testing.assert_close(vectors, wanted[:3])
+
+
+def test_hops_need_a_file_with_users(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="hops = 1 goes with tables of a file"):
+        TablesConfig.make(hops=1)
+    np.save(tmp_path / "items.npy", ITEMS.numpy())
+    with pytest.raises(InvalidInput, match="hops needs a table of users"):
+        frozen_tables(TablesConfig.make(tables=str(tmp_path), hops=1), data("0", "1", "2", "3"), FitContext(RUN))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rediffuse.errors import InvalidInput
-from rediffuse.training.pairs import Pairs, bpr, distinct, softmax
+from rediffuse.networks.graph import distinct
+from rediffuse.training.pairs import Pairs, bpr, softmax
 from rediffuse.types import Ragged
 
 

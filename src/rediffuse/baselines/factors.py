@@ -13,10 +13,11 @@ from torch.nn.functional import embedding, normalize
 from rediffuse.config import FrozenConfig, RunConfig
 from rediffuse.errors import InvalidInput, refuse_options, say
 from rediffuse.grounding.topk import TopK
+from rediffuse.networks.graph import distinct
 from rediffuse.protocols import FitContext, FitData, Range, Trainable, Tunable
 from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.training.loop import TrainingConfig, learn
-from rediffuse.training.pairs import Pairs, bpr, distinct, softmax
+from rediffuse.training.pairs import Pairs, bpr, softmax
 from rediffuse.training.rows import generators, shuffled
 from rediffuse.types import Options, Query, Ragged, Ranking, SparseRows
 

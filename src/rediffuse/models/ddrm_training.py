@@ -28,12 +28,13 @@ from rediffuse.errors import InvalidInput, say
 from rediffuse.models.chain import ChainConfig, ScheduleName, StartName
 from rediffuse.models.gaussian import Drawn, Objective
 from rediffuse.networks.dropout import drop
+from rediffuse.networks.graph import distinct
 from rediffuse.noise.process import add_noise
 from rediffuse.protocols import FitData
 from rediffuse.spaces.embeddings import Embeddings
 from rediffuse.spaces.tables import TablesConfig, mean_of
 from rediffuse.training.loop import TrainingConfig
-from rediffuse.training.pairs import Pairs, bpr, distinct, softmax
+from rediffuse.training.pairs import Pairs, bpr, softmax
 from rediffuse.training.rows import shuffled
 from rediffuse.types import Condition, Query, Ragged, SparseRows
 

@@ -45,6 +45,17 @@ class BipartiteGraph:
         of_users, of_items = summed(users, items, self, layers)
         return of_users / (layers + 1), of_items / (layers + 1)
 
+    def normalised_sum(self, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """E^0 + .. + E^K with the rows of each hop brought to length 1, which the next then spreads: released tables of SGL.
+
+        Args: users: (U, D).   items: (I, D).   layers: K. Returns: the same shapes.
+        """
+        of_users, of_items = users, items
+        for _ in range(layers):
+            users, items = (torch.nn.functional.normalize(table) for table in self.hop(users, items))
+            of_users, of_items = of_users + users, of_items + items
+        return of_users, of_items
+
     def newcomer(self, users: Tensor, items: Tensor, layers: int) -> Tensor:
         """What each item gives to the mean vector of a user who joins now, before division by sqrt of their history.
 
@@ -67,6 +78,15 @@ class BipartiteGraph:
             spread = self.hop(of_users, of_items)
             of_users, of_items = users + spread[0], items + spread[1]
         return of_users, of_items
+
+
+def distinct(history: Ragged, n_items: int) -> Ragged:
+    """Which items each user met, ascending; events that weigh 0 are none. Args: history: U rows.   n_items: I."""
+    if history.weight is not None:
+        history = history.keep(history.weight > 0)
+    pairs = torch.unique(history.rows * n_items + history.items)
+    lengths = torch.bincount(pairs // n_items, minlength=len(history))
+    return Ragged(offsets(lengths), pairs % n_items)
 
 
 class _Powers(torch.autograd.Function):

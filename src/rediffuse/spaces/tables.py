@@ -1,19 +1,21 @@
 """Frozen tables of vectors that a method is built over: of another method, fitted first, or of a file."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rediffuse.config import FrozenConfig
 from rediffuse.data.importers.vectors import read_vectors
 from rediffuse.errors import InvalidConfig, InvalidInput, say
+from rediffuse.networks.graph import BipartiteGraph, distinct
 from rediffuse.protocols import Embeds, FitContext, FitData
 from rediffuse.spaces.embeddings import Embeddings
-from rediffuse.types import SparseRows
+from rediffuse.types import Query, Ragged, SparseRows
 
 
 class TablesConfig(FrozenConfig):
@@ -25,6 +27,16 @@ class TablesConfig(FrozenConfig):
     """Settings of the backbone that differ from its own."""
     tables: str | None = None
     """File or folder of vectors in its place: what `rediffuse export` writes, .npy arrays or a torch checkpoint."""
+    hops: int = Field(default=0, ge=0)
+    """tables: how far they are spread over the graph of who took what, where the file holds them as they were before."""
+    spreading: Literal["mean", "normalised_sum"] = "mean"
+    """hops: LightGCN's average over the hops, or SGL's sum of hops whose rows have length 1."""
+
+    @model_validator(mode="after")
+    def _of_a_file(self) -> Self:
+        if self.hops and self.tables is None:
+            raise ValueError(f"hops = {self.hops} goes with tables of a file; a backbone has spread its own")
+        return self
 
     @property
     def fitted_first(self) -> bool:
@@ -37,7 +49,9 @@ def frozen_tables(config: TablesConfig, data: FitData, context: FitContext) -> E
 
     Raises: InvalidInput when a file is no table, or an item has no row in it; InvalidConfig when the backbone has none.
     """
-    found = _fitted(config, context) if config.tables is None else _read(Path(config.tables), data)
+    found = (
+        _fitted(config, context) if config.tables is None else _spread(config, _read(Path(config.tables), data), data)
+    )
     device, dtype = context.run.device, getattr(torch, context.run.dtype)
     # Copies: they may be parts of one table, which is neither kept whole nor saved twice.
     items = found.items.detach().to(device, dtype).clone()
@@ -103,3 +117,16 @@ def _read(source: Path, data: FitData) -> Embeddings:
     if found.users is None or found.user_keys is None:
         return Embeddings(items)
     return Embeddings.named(items, found.users, found.user_keys)
+
+
+def _spread(config: TablesConfig, tables: Embeddings, data: FitData) -> Embeddings:
+    """As far as the settings say, over the users of the data; one without a row begins at 0."""
+    if not config.hops:
+        return tables
+    if tables.users is None or data.keys is None:
+        raise InvalidInput(say("hops needs a table of users, and users with names", remedy="Leave hops out"))
+    users, _ = tables.of_users(replace(Query.from_history(Ragged.empty(len(data.keys))), key=data.keys))
+    graph = BipartiteGraph.of(distinct(data.history.to("cpu"), data.n_items), data.n_items, tables.items.dtype)
+    spread = graph.mean if config.spreading == "mean" else graph.normalised_sum
+    users, items = spread(users, tables.items, config.hops)
+    return Embeddings.named(items, users, data.keys)

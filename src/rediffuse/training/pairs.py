@@ -15,18 +15,9 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import InvalidInput, say
-from rediffuse.types import Ragged, offsets
+from rediffuse.types import Ragged
 
 _WORD = 1 << 62
-
-
-def distinct(history: Ragged, n_items: int) -> Ragged:
-    """Which items each user met, ascending; events that weigh 0 are none. Args: history: U rows.   n_items: I."""
-    if history.weight is not None:
-        history = history.keep(history.weight > 0)
-    pairs = torch.unique(history.rows * n_items + history.items)
-    lengths = torch.bincount(pairs // n_items, minlength=len(history))
-    return Ragged(offsets(lengths), pairs % n_items)
 
 
 @dataclass(frozen=True)
