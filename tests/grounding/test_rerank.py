@@ -35,7 +35,8 @@ def objective(name: str, of: Shortlist, row: int, chosen: list[int], item: int) 
     if name == "dpp":
         kernel = s.clone().fill_diagonal_(1)
         both = [kernel[group][:, group].logdet() for group in ([*chosen, item], chosen) if group]
-        return float(both[0] - (both[1] if chosen else 0))
+        # Rounded similarities may leave a determinant just below 0: then nothing is left to add.
+        return float((both[0] - (both[1] if chosen else 0)).nan_to_num(nan=-math.inf))
     if name == "max_sum":
         ideal = sum(1 / math.log2(p + 1) for p in range(1, 11))
         gain = 1 / math.log2(len(chosen) + 2)

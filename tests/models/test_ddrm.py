@@ -90,7 +90,7 @@ def test_a_negative_is_treated_like_the_positive() -> None:
 
 
 def test_the_loss_of_a_mean_is_that_of_the_others() -> None:
-    mine, f_i = task(reconstruction=0.25, unit=False, temperature=0.5, negatives=ITEMS)
+    mine, f_i = task(reconstruction=0.25, unit=False, temperature=0.5, negatives=ITEMS, history_dropout=0.0)
     found = drawn_loss(mine, [5])  # item 5 of the second user
     mean = TABLES.items[[3, 4, 6]].mean(0, keepdim=True)
     query = f_i(mean, levels(1), cond(mean))
@@ -101,12 +101,12 @@ def test_the_loss_of_a_mean_is_that_of_the_others() -> None:
 
 
 def test_before_means_before_and_not_too_far_ahead() -> None:
-    mine, f_i = task(given="before", horizon=1, reconstruction=1.0, unit=False)
+    mine, f_i = task(given="before", horizon=1, reconstruction=1.0, unit=False, history_dropout=0.0)
     assert mine.examples.to_lists() == [[1, 2], [4, 5, 6], [], [9]]
     found = drawn_loss(mine, [6])
     mean = TABLES.items[[3, 4, 5]].mean(0, keepdim=True)
     torch.testing.assert_close(found["loss"], (f_i(mean, levels(1), cond(mean)) - TABLES.items[6]).square().mean(1))
-    wide, f_i = task(given="before", horizon=9, reconstruction=1.0, unit=False)
+    wide, f_i = task(given="before", horizon=9, reconstruction=1.0, unit=False, history_dropout=0.0)
     many = wide.loss(torch.full((64,), wide.examples.items.tolist().index(6)), torch.Generator().manual_seed(1))
     means = torch.stack([TABLES.items[3 : 3 + n].mean(0) for n in (1, 2, 3)])
     possible = (f_i(means, levels(3), cond(means)) - TABLES.items[6]).square().mean(1)

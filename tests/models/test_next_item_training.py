@@ -108,8 +108,8 @@ def test_the_error_of_dreamrec_is_that_of_x0(denoiser: str, loss_weight: str) ->
     weight = bench.training.objective.weights[bench.step.drawn.t]
     if loss_weight == "none":
         assert weight.tolist() == [1.0] * len(ROWS)
-    close(found["loss"], weight * (bench.answer(x0) - x0).square().mean(1))
-    close(found["loss"], found["error"])
+    close(found["error"], (bench.answer(x0) - x0).square().mean(1))
+    close(found["loss"], weight * found["error"])
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -268,3 +268,12 @@ def test_a_network_is_what_the_loss_trains() -> None:
     assert isinstance(bench.network, NextItemNetwork)
     names = set(bench.training.module.state_dict())
     assert {"network.table", "network.null", "levels.losses"} <= names
+
+
+@pytest.mark.parametrize("name", ["preferdiff", "diffurec"])
+def test_every_error_weighs_as_its_level_says(name: str) -> None:
+    bench = Bench(name, {"loss_weight": "min_snr"})
+    found = bench.loss()
+    weight = bench.training.objective.weights[bench.step.drawn.t]
+    assert len(weight.unique()) > 1
+    close(found["loss"], weight * found["error"])
