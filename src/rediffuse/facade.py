@@ -14,6 +14,7 @@ from rediffuse.data.vocabulary import Vocabulary
 from rediffuse.errors import InvalidInput, say, unknown
 from rediffuse.grounding.filters import ITEM, Where, assortment
 from rediffuse.protocols import Recommender
+from rediffuse.random import stable_key
 from rediffuse.types import Candidates, Fallback, Options, Query, Ragged, Ranking, offsets
 
 
@@ -127,8 +128,13 @@ class Model:
         context: Mapping[str, str] | None = None,
         options: Options = Options(),
         seed: int = 0,
+        users: Sequence[str | None] | None = None,
     ) -> list[Answer]:
-        """As `recommend`, for many subjects at once; each answer is the one it would get alone."""
+        """As `recommend`, for many subjects at once; each answer is the one it would get alone.
+
+        Args: users: ids, None where nobody is named: methods that hold something of users know them by it, and draws
+            hang on it instead of on the history.
+        """
         if not histories:
             return []
         history = self._numbers(histories, times_us, weights)
@@ -137,6 +143,9 @@ class Model:
         query = replace(query, candidates=self.offered(where, one_per, lists))
         if context:
             query = replace(query, context=self.context(context, len(query)))
+        for row, user in enumerate(users or ()):
+            if user is not None:
+                query.key[row] = stable_key(user)
         ranking = self.recommender.recommend(query, k, options=options, seed=seed)
         return [
             self._answer(ranking.select(torch.tensor([row])), [i for i in history if i not in self.items])

@@ -20,11 +20,12 @@ from rediffuse.cli.console import (
 )
 from rediffuse.config import parse_value
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers import IMPORTERS, detect
+from rediffuse.data.importers import IMPORTERS, SHOPS, child, format_of, holds_products
 from rediffuse.data.rules import EventRules
 from rediffuse.data.splits import recipe_of
-from rediffuse.errors import InvalidInput, refuse_options, say, unknown
+from rediffuse.errors import InvalidInput, refuse_options, say
 from rediffuse.evaluation import wording
+from rediffuse.files import new_file
 
 _SHOWN = ("events", "duplicates", "density", "first time", "last time")  # in the table of facts
 _STYLES = {"warning": "yellow", "note": None}
@@ -32,7 +33,10 @@ _STYLES = {"warning": "yellow", "note": None}
 
 def import_(
     format: Annotated[  # noqa: A002
-        str, typer.Argument(help="auto, table, movielens, recbole, lightgcn, s3rec, diffrec or atelier.")
+        str,
+        typer.Argument(
+            help="auto, table, merchant, ga4, shopify, retail_v2, personalize, segment, movielens, recbole, lightgcn, s3rec, diffrec or atelier."
+        ),
     ],
     source: Annotated[
         str,
@@ -40,7 +44,11 @@ def import_(
             help="File or folder; for movielens also a name such as ml-1m; for atelier the size: tiny, small or large."
         ),
     ],
-    to: Annotated[Path, typer.Option("--to", help="Dataset folder to make.")],
+    to: Annotated[Path, typer.Option("--to", help="Dataset folder to make; for a feed alone a parquet file of items.")],
+    events: Annotated[
+        Path | None,
+        typer.Argument(help="Events to join with SOURCE, which then is a feed of products in FORMAT."),
+    ] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="OURS=THEIRS", help="table, recbole: user=customer_id, item=sku, time=..."),
@@ -86,9 +94,21 @@ def import_(
     cut: Annotated[
         str | None, typer.Option(help="lightgcn: which of a user's training items select: drawn or tail (the last).")
     ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Shops' formats, or with a feed: recommend products (group_id, the default) or variants (item_id)."
+        ),
+    ] = None,
+    event_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event-type", metavar="THEIRS=KIND", help="personalize: what an EVENT_TYPE is; may be repeated."
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Read foreign events into a dataset folder.
+    """Read foreign events, or a shop's feed and its events, into a dataset folder.
 
     Example: `rediffuse import table orders.csv --map user=customer,item=sku --to data/shop`
     """
@@ -104,6 +124,8 @@ def import_(
         "seed": seed,
         "valid": valid,
         "cut": cut,
+        "level": level,
+        "event_types": _columns(event_types or [], "--event-type") or None,
     }
     rules: dict[str, Any] = {
         "kinds": None if kinds is None else _weights(kinds),
@@ -112,7 +134,10 @@ def import_(
         "repeats": repeats,
     }
     known, chosen = ({key: value for key, value in some.items() if value is not None} for some in (given, rules))
-    dataset = _read(format, source, known, chosen)
+    if events is None and format != "atelier" and holds_products(Path(source), format):
+        _publish_items(format, Path(source), to, {**known, **chosen}, json)
+        return
+    dataset = _read(format, source, events, known, chosen)
     _publish(dataset, to, json)
     if dataset.split is None:
         recipe = {"time": "global-time", "sequence": "user-order"}.get(dataset.events.order)
@@ -151,13 +176,14 @@ def split(
     tell(f"Next: {line('rediffuse', 'compare', '--data', to, '--methods', 'popularity,ease,diffrec')}")
 
 
-def _columns(texts: Sequence[str]) -> dict[str, str]:
+def _columns(texts: Sequence[str], flag: str = "--map") -> dict[str, str]:
     """`ours=theirs,..` as a mapping; names are text whatever they look like. Raises: InvalidInput for anything else."""
     out: dict[str, str] = {}
     for pair in (pair for text in texts for pair in text.split(",")):
         ours, separator, theirs = pair.partition("=")
         if not separator or not ours.strip():
-            raise InvalidInput(say("--map takes ours=theirs", got=pair, remedy="For example: --map user=customer_id"))
+            what, example = ("ours=theirs", "user=customer_id") if flag == "--map" else ("theirs=kind", "Buy=purchase")
+            raise InvalidInput(say(f"{flag} takes {what}", got=pair, remedy=f"For example: {flag} {example}"))
         out[ours.strip()] = theirs.strip()
     return out
 
@@ -187,21 +213,40 @@ def _weights(text: str) -> dict[str, Any]:
     return out
 
 
-def _read(name: str, source: str, given: dict[str, Any], rules: dict[str, Any]) -> Dataset:
-    """Hand the source to its importer, with the options that importer takes."""
-    chosen = detect(Path(source)) if name == "auto" else name
-    if chosen not in IMPORTERS:
-        raise InvalidInput(unknown("format", chosen, ["auto", *IMPORTERS]))
+def _read(name: str, source: str, events: Path | None, given: dict[str, Any], rules: dict[str, Any]) -> Dataset:
+    """Hand the source to its importer, with the options that importer takes; what shops export, to a child."""
+    place = Path(source) if events is None else events
+    chosen = name if name == "atelier" else format_of(place, name if events is None else "auto")
     importer = IMPORTERS[chosen]
-    able = set(inspect.signature(importer).parameters)
+    able = set(inspect.signature(importer).parameters) - {"products"}
+    able -= {"level"} if chosen == "table" and events is None else set()
     refuse_options(
         f"import {chosen}", [*given, *rules], able | (set(EventRules.model_fields) if "rules" in able else set())
     )
     more: dict[str, Any] = {"rules": EventRules.make(rules)} if rules else {}
+    if events is not None:
+        return child.read(events, chosen, feed=Path(source), feed_format=name, **given, **more)
+    if chosen in SHOPS:
+        return child.read(place, chosen, **given, **more)
     if "progress" not in able:
-        return importer(source if chosen == "atelier" else Path(source), **given, **more)
+        return importer(source if chosen == "atelier" else place, **given, **more)
     with transfer_progress(f"Fetching {source}") as progress:
-        return importer(Path(source), **given, **more, progress=progress)
+        return importer(place, **given, **more, progress=progress)
+
+
+def _publish_items(name: str, source: Path, to: Path, options: Mapping[str, Any], json: Path | None) -> None:
+    """Write a feed alone as a table of items, which an import of events takes."""
+    refuse_options("import of a feed without events", options)
+    if to.exists():
+        raise InvalidInput(say(f"{str(to)!r} exists already", remedy="Choose another place or remove it first"))
+    items = child.products(source, name)
+    with new_file(to) as place:
+        items.write_parquet(place)
+    facts = {"items": items.height, "products": items["group_id"].n_unique(), "columns": items.columns}
+    rows = [(what, f"{facts[what]:,}") for what in ("items", "products")] + [("columns", ", ".join(items.columns))]
+    show_table(source.name, ("fact", "value"), rows)
+    write_result(json, facts)
+    tell(f"Next: {line('rediffuse', 'import', 'auto', to, 'EVENTS', '--to', 'data/shop')}")
 
 
 def _publish(dataset: Dataset, to: Path, json: Path | None) -> None:

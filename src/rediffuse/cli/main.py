@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import rediffuse
-from rediffuse.cli import compare, data, doctor, evaluate, export, quickstart, recommend, train
+from rediffuse.cli import compare, data, doctor, evaluate, export, keys, quickstart, recommend, serve, train
 from rediffuse.cli.console import console, stderr
 from rediffuse.errors import RediffuseError, say
 
@@ -26,6 +26,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.command("keys")(keys.keys)
 app.command("doctor")(doctor.doctor)
 
 

@@ -124,7 +124,7 @@ def test_files_that_are_too_slow_or_too_large_are_refused(tmp_path: Path, monkey
 def test_the_limits_of_the_child_hold(tmp_path: Path) -> None:
     """More memory than the file allows cannot be had."""
     code = (
-        "from rediffuse.data.importers import torch_checkpoint as t; import torch; t._limit(1000)\n"
+        "from rediffuse.data.importers.child import limit; import torch; limit(1 << 30, 60, 1000)\n"
         "try: torch.zeros(1 << 29)\n"
         "except RuntimeError: print('refused')"
     )

@@ -29,12 +29,12 @@ def blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
     Limits: about three blocks in memory; a block is 16 MiB, or as long as the longest row.
     """
     left, done, returns = b"", 0, False
-    chunks = _chunks(path)
-    chunk = next(chunks, b"").removeprefix(_BOM)
+    pieces = chunks(path)
+    chunk = next(pieces, b"").removeprefix(_BOM)
     while chunk:
         returns = returns or (not done and b"\r" in chunk[:-1] and b"\n" not in left + chunk)
         left += chunk.replace(b"\r", b"\n") if returns else chunk
-        chunk = next(chunks, b"")
+        chunk = next(pieces, b"")
         rows = left[: _cut(left, quoted=quoted) if chunk else None].rstrip(b"\r\n")
         if rows.strip():
             _check(path.name, rows, done)
@@ -51,7 +51,8 @@ def blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
         raise InvalidInput(say(f"{path.name!r} is empty"))
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, unpacked. Raises: InvalidInput when it cannot be read or unpacked."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP

@@ -18,14 +18,14 @@ DELIMITERS = (",", ";", "\t", "|")
 ROWS = 1 << 19
 """Rows of a parquet file that are read at a time."""
 
-_PARQUET = b"PAR1"
+PARQUET = b"PAR1"
 _SUFFIXES = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt", ".inter", ".user", ".item"), "text"),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 # polars panics, outside the Exception tree, on some damaged files
-_DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,25 @@ def open_table(path: Path) -> Table:
 
     Raises: InvalidInput for what is no file, is empty, cut off or not of the formats; reading rows raises it too.
     """
+    start = start_of(path)
+    kind = _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
+    if kind == "parquet" or (kind is None and start == PARQUET):
+        return _open_parquet(path)
+    if kind == "jsonl" or (kind is None and next(blocks(path, quoted=False)).lstrip().startswith(b"{")):
+        return _open_jsonl(path)
+    return _open_csv(path)
+
+
+def start_of(path: Path) -> bytes:
+    """The first four bytes. Raises: InvalidInput for what is no file or cannot be read."""
     if not path.is_file():
         problem = f"{str(path)!r} is a folder" if path.is_dir() else f"There is no file {str(path)!r}"
         raise InvalidInput(say(problem, allowed=f"a file: {FORMATS}"))
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            return file.read(4)
     except OSError as error:
         raise InvalidInput(say(f"{path.name!r} cannot be read", got=error.strerror or str(error))) from None
-    kind = _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
-    if kind == "parquet" or (kind is None and start == _PARQUET):
-        return _open_parquet(path)
-    if kind == "jsonl" or (kind is None and next(blocks(path, quoted=False)).lstrip().startswith(b"{")):
-        return _open_jsonl(path)
-    return _open_csv(path)
 
 
 def stem(path: Path) -> str:
@@ -76,13 +81,13 @@ def _open_parquet(path: Path) -> Table:
     def batches(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         try:
             yield from scan.select(columns).collect_batches(chunk_size=ROWS, maintain_order=True)
-        except _DAMAGE:
+        except DAMAGE:
             _refuse_parquet(path)
 
     try:
         scan = pl.scan_parquet(path, glob=False)
         names = scan.collect_schema().names()
-    except _DAMAGE:
+    except DAMAGE:
         _refuse_parquet(path)
     return Table(path.name, "parquet", tuple(names), batches)
 
@@ -101,8 +106,8 @@ def _open_jsonl(path: Path) -> Table:
     for rows in blocks(path, quoted=False):
         try:
             seen = [pl.concat([*seen, pl.read_ndjson(rows, infer_schema_length=None).clear()], how="diagonal_relaxed")]
-        except _DAMAGE:
-            _complain_of_line(path.name, rows, before)
+        except DAMAGE:
+            complain_of_line(path.name, rows, before)
             raise InvalidInput(mixed) from None
         before += rows.count(b"\n") + 1
     schema = seen[0].schema
@@ -111,13 +116,13 @@ def _open_jsonl(path: Path) -> Table:
         for rows in blocks(path, quoted=False):
             try:
                 yield pl.read_ndjson(rows, schema={name: schema[name] for name in columns}).select(columns)
-            except _DAMAGE:
+            except DAMAGE:
                 raise InvalidInput(mixed) from None
 
     return Table(path.name, "jsonl", tuple(schema), batches)
 
 
-def _complain_of_line(name: str, rows: bytes, before: int) -> None:
+def complain_of_line(name: str, rows: bytes, before: int) -> None:
     """Name the first line that holds no object, if any. Args: before: lines of the file that stand before these."""
     for number, line in enumerate(rows.split(b"\n"), start=before + 1):
         try:
@@ -135,18 +140,23 @@ def _no_constant(text: str) -> NoReturn:
 def _open_csv(path: Path) -> Table:
     first = next(blocks(path, quoted=False)).lstrip(b"\r\n")
     header = first.split(b"\n", 1)[0].rstrip(b"\r")
-    try:
-        fields = {mark: next(csv.reader([header.decode()], delimiter=mark)) for mark in DELIMITERS}
-    except csv.Error:
-        raise InvalidInput(say(f"The first line of {path.name!r} holds no column names", allowed=FORMATS)) from None
-    mark = max(DELIMITERS, key=lambda m: len(fields[m]))
-    names = [column for column in fields[mark] if column.strip()]
+    mark, names = header_fields(header, path.name)
     for column in names:
         if names.count(column) > 1:
             raise InvalidInput(say(f"Column {column!r} stands twice in {path.name!r}", remedy="Rename one"))
     quote = None if mark == "\t" and b'"' not in header and _reads_unquoted(path, header) else '"'
     rows = functools.partial(_csv_batches, path, header, mark, quote)
     return Table(path.name, "tsv" if mark == "\t" else "csv", tuple(names), rows)
+
+
+def header_fields(header: bytes, name: str) -> tuple[str, list[str]]:
+    """What separates a first line into most fields, and their names. Raises: InvalidInput when it is none."""
+    try:
+        fields = {mark: next(csv.reader([header.decode()], delimiter=mark)) for mark in DELIMITERS}
+    except csv.Error:
+        raise InvalidInput(say(f"The first line of {name!r} holds no column names", allowed=FORMATS)) from None
+    mark = max(DELIMITERS, key=lambda m: len(fields[m]))
+    return mark, [column for column in fields[mark] if column.strip()]
 
 
 def _reads_unquoted(path: Path, header: bytes) -> bool:
@@ -176,4 +186,8 @@ def _csv_batches(
             else:
                 problem, remedy = f"{{}} cannot be read as fields separated by {mark!r}", "Check its quotes"
             raise InvalidInput(say(problem.format(repr(path.name)), remedy=remedy)) from None
+        if not set(columns) <= set(whole.columns):
+            raise InvalidInput(
+                say(f"The first line of {path.name!r} cannot be read as names", remedy="Check its quotes")
+            )
         yield whole.select(columns)

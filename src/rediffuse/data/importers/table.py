@@ -14,7 +14,9 @@ import polars as pl
 from rediffuse.data.context import MOST_WORDS, NOT_WORDS
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.names import attribute_names, match, match_column, match_id
+from rediffuse.data.importers.products import Level
 from rediffuse.data.importers.reading import Table, open_table, stem
+from rediffuse.data.importers.shop import joined
 from rediffuse.data.importers.times import Clock, TimeUnit
 from rediffuse.data.importers.values import Words, read_ids, read_numbers, read_text, refuse_row
 from rediffuse.data.interactions import CONTEXT, Order
@@ -34,6 +36,8 @@ def load(
     time_unit: TimeUnit = "auto",
     items: Path | None = None,
     users: Path | None = None,
+    products: pl.DataFrame | None = None,
+    level: Level = "group_id",
     contexts: Mapping[str, str] | None = None,
     name: str | None = None,
     time_zone: str = "UTC",
@@ -46,6 +50,7 @@ def load(
         order: None: "time" when there is a time column, else "none"; "sequence": rows stand in the order of events.
         time_unit: what numbers in the time column count; times without offset are UTC.
         items, users: tables of attributes with an id column.
+        products, level: a table of items of a feed, and what of it is recommended; instead of `items`.
         contexts: name -> column of words that tell of the moment of an event: its device, its channel.
         time_zone: the shop's, for seasons.
         rules: which events count, and how much; None: all alike.
@@ -70,8 +75,12 @@ def load(
     tables: dict[str, pl.DataFrame] = {}
     for what, path in (("item", items), ("user", users)):
         if path is not None:
-            tables[what] = _attributes(open_table(path), what, found[what])
+            tables[what] = attributes(open_table(path), what, found[what])
             facts[f"{what}s"] = path.name
+    if products is not None:
+        frame, of_feed, counts = joined(frame.with_columns(pl.col("item").cast(pl.String)), products, level)
+        tables |= {} if of_feed is None else {"item": of_feed}
+        facts |= {**counts, "level": level}
     return Dataset.from_events(
         name or stem(source),
         frame,
@@ -82,6 +91,16 @@ def load(
         time_zone=time_zone,
         rules=rules or EventRules(),
     )
+
+
+def products(source: Path) -> pl.DataFrame:
+    """Any table of items as a feed: `item`, `group_id` where it has one, and its attributes.
+
+    Raises: InvalidInput when no column is called like the id of an item, or an id stands twice.
+    """
+    found = attributes(open_table(source), "item", "item_id")
+    group = pl.col("group_id").cast(pl.String) if "group_id" in found.columns else pl.lit(None, dtype=pl.String)
+    return found.with_columns(group_id=pl.coalesce(group, "item"))
 
 
 def _events(table: Table, found: Mapping[str, str], unit: TimeUnit) -> pl.DataFrame:
@@ -134,7 +153,7 @@ def _count_words(column: pl.Series, theirs: str) -> int:
     return count
 
 
-def _attributes(table: Table, what: str, like: str) -> pl.DataFrame:
+def attributes(table: Table, what: str, like: str) -> pl.DataFrame:
     """An attribute table with its ids in the column `item` or `user`."""
     identity = match_id(table.columns, what, like)
     raw = table.read(table.columns)

@@ -7,7 +7,6 @@ A checkpoint is a pickle, which can be made to run code. `weights_only` refuses 
 can cost, and nothing of it is ever unpickled in the parent.
 """
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rediffuse.data.importers.child import limit
 from rediffuse.errors import InvalidInput, say
 
 SPELLINGS = (
@@ -100,24 +100,10 @@ def _table(source: Path, name: str, value: object) -> Tensor:
     return value.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 
-def _limit(size: int) -> None:
-    """Bound what this process may still use. Args: size: of the file, bytes."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    room = pages * resource.getpagesize() + 4 * size + SPARE  # the libraries are loaded already
-    for kind, most in (
-        (resource.RLIMIT_AS, room),
-        (resource.RLIMIT_CPU, TIMEOUT_S),
-        (resource.RLIMIT_FSIZE, 2 * size + (1 << 20)),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901
-        resource.setrlimit(kind, (most, most))
-
-
 def _child(source: Path, target: Path) -> None:
     torch.set_num_threads(1)
-    _limit(source.stat().st_size)
+    size = source.stat().st_size
+    limit(4 * size + SPARE, TIMEOUT_S, 2 * size + (1 << 20))
     try:
         save_file(tables_in(source), target)
     except InvalidInput as error:

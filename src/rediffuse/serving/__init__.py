@@ -1,0 +1,1 @@
+"""A trained model as a service: events in, recommendations out."""

@@ -1,0 +1,235 @@
+"""Events in one SQLite file: the store of a single service.
+
+The log is synced at every commit (WAL, synchronous FULL): with less, a power cut loses what was acknowledged. One
+process writes, under a lock of the system that goes with it; a log that is still there when a store is opened was
+left by one that did not close, and then the file is checked before anything is promised on it.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import threading
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from rediffuse.errors import MissingExtra, StorageError, say
+from rediffuse.serving.store.group import GroupCommit, Row, Session
+from rediffuse.serving.store.tables import TableStore
+
+if TYPE_CHECKING:
+    import apsw
+
+OLDEST = (3, 51, 3)
+"""Before it, two connections that check-point and write can tear the file (sqlite.org/wal.html, the reset bug)."""
+
+_TYPES = {"key": "INTEGER PRIMARY KEY", "int": "INTEGER", "real": "REAL", "bytes": "BLOB"}
+_PAGE, _CACHE_KIB = 8192, 65_536  # ids come in any order: nearly each touches a page of its own
+_WINDOW = 1 << 20
+
+
+class SQLiteStore(TableStore):
+    """An event store in a file."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        vfs: str | None = None,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        checkpoint_pages: int = 5000,
+        largest: int = 5000,
+        wait_ms: float = 0.0,
+        backlog: int = 100_000,
+    ) -> None:
+        """Open or make the file; its folder is made where there is none.
+
+        Args: vfs: name of SQLite's file layer, for tests.   synchronous: NORMAL loses acknowledged events when the
+            power goes; it is there to be compared with.   checkpoint_pages: length of the log after which it is
+            brought into the file.   largest, wait_ms, backlog: see `GroupCommit`.
+        Raises: MissingExtra; StorageError when it is open elsewhere, damaged, no event store, or cannot be opened.
+        """
+        super().__init__()
+        self.path = Path(path).absolute()
+        self._apsw: Any = _library()
+        self._lock = self._take_lock()
+        self._reading = threading.Lock()
+        self._open = True
+        unclean = self._log.exists() and self._log.stat().st_size > 0
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._lock.close)
+            with self._told():
+                self._write = self._connect(vfs)
+                undo.callback(self._write.close)
+                self._write.execute(f"PRAGMA page_size = {_PAGE}")
+                self._write.execute("PRAGMA journal_mode = WAL")
+                self._write.execute(f"PRAGMA synchronous = {synchronous}")
+                self._write.execute("PRAGMA secure_delete = ON")
+                self._write.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+                self._write.wal_autocheckpoint(checkpoint_pages)
+                if unclean:
+                    self._check()
+                with self._transaction() as session:
+                    self._prepare(session, _TYPES)
+                self._reader = self._connect(vfs)
+                self._reader.execute("PRAGMA query_only = ON")
+            undo.pop_all()
+        self._group = GroupCommit(
+            self._transaction,
+            name=str(self.path),
+            largest=largest,
+            wait_ms=wait_ms,
+            backlog=backlog,
+            stops=self._must_stop,
+        )
+
+    @property
+    def _writer(self) -> GroupCommit:
+        return self._group
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")
+
+    def close(self) -> None:
+        """Finish what was handed over, bring the log into the file, give the lock back."""
+        if not self._open:
+            return
+        self._open = False
+        self._group.close()
+        try:
+            with self._told(), self._reading:
+                self._reader.close()
+                self._write.close()
+        finally:
+            self._lock.close()
+
+    def _read(self, sql: str, values: Row = ()) -> list[Row]:
+        with self._told(), self._reading:
+            return self._reader.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Generator[Session]:
+        self._write.execute("BEGIN IMMEDIATE")
+        try:
+            yield _Session(self._write)
+            self._write.execute("COMMIT")
+        except BaseException:
+            self._undone()
+            if self._write.in_transaction:  # a failed commit may have rolled back by itself
+                self._write.execute("ROLLBACK")
+            raise
+
+    def _scrub(self, ids: Collection[str]) -> None:
+        """Empty the log; rewrite the file where rows that moved between pages left copies in freed space."""
+        self._truncate_log()
+        if any(_holds(path, one.encode()) for one in ids for path in (self.path, self._log)):
+            self._write.execute("VACUUM")
+            self._truncate_log()
+
+    def _truncate_log(self) -> None:
+        with self._reading:  # a reader would hold the log
+            [(busy, _, _)] = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            raise StorageError(
+                say(
+                    f"The log of {str(self.path)!r} could not be emptied",
+                    remedy="Close other programs that read the file, and erase again",
+                )
+            )
+
+    def _bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.path, self._log) if path.exists())
+
+    def _connect(self, vfs: str | None) -> "apsw.Connection":
+        connection: apsw.Connection = self._apsw.Connection(str(self.path), vfs=vfs)
+        connection.set_busy_timeout(5000)
+        return connection
+
+    def _check(self) -> None:
+        found = self._write.execute("PRAGMA integrity_check").fetchall()
+        if found != [("ok",)]:
+            raise self._damaged(str(found[0][0]))
+
+    def _damaged(self, why: str) -> StorageError:
+        return StorageError(say(f"The event store {str(self.path)!r} is damaged", got=why, remedy="Restore a backup"))
+
+    def _take_lock(self) -> BinaryIO:
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_name(self.path.name + ".lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StorageError(
+                say(f"The event store {str(self.path)!r} is open in another process", remedy="Stop that one first")
+            ) from None
+        return lock
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Word what the library or the system says. Raises: StorageError."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except (self._apsw.CorruptError, self._apsw.NotADBError) as error:
+            raise self._damaged(str(error)) from error
+        except (OSError, self._apsw.Error) as error:
+            raise StorageError(
+                say(f"The event store {str(self.path)!r} cannot be used", got=f"{type(error).__name__}: {error}")
+            ) from error
+
+    def _must_stop(self, error: Exception) -> bool:
+        # After a failed sync nobody knows what is on disk: only opening the file anew finds out. A full disk is known.
+        return isinstance(error, self._apsw.IOError | self._apsw.CorruptError | self._apsw.NotADBError)
+
+
+class _Session:
+    """Statements of one transaction."""
+
+    def __init__(self, connection: "apsw.Connection") -> None:
+        self._connection = connection
+
+    def run(self, sql: str, values: Row = ()) -> list[Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def many(self, sql: str, rows: Sequence[Row]) -> int:
+        before = self._connection.total_changes()
+        self._connection.executemany(sql, rows)
+        return self._connection.total_changes() - before
+
+
+def _library() -> Any:
+    if importlib.util.find_spec("apsw") is None:
+        raise MissingExtra(
+            say("The event store needs apsw, which is not installed", remedy='Run: pip install "rediffuse[serve]"')
+        )
+    import apsw
+
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")) < OLDEST:
+        raise MissingExtra(
+            say(
+                "This SQLite can damage a store that is written and check-pointed at once",
+                got=version,
+                allowed=".".join(map(str, OLDEST)) + " or newer",
+                remedy='Run: pip install --upgrade "rediffuse[serve]"',
+            )
+        )
+    return apsw
+
+
+def _holds(path: Path, needle: bytes) -> bool:
+    """Whether a file has these bytes anywhere."""
+    if not path.exists():
+        return False
+    tail = b""
+    with path.open("rb") as file:
+        while block := file.read(_WINDOW):
+            if needle in tail + block:
+                return True
+            tail = block[-len(needle) :]
+    return False

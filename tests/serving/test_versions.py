@@ -1,0 +1,198 @@
+"""One model takes another's place, whole or not at all."""
+
+import shutil
+import threading
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import rediffuse
+from rediffuse.errors import ArtifactError, InvalidInput
+from rediffuse.facade import Model
+from rediffuse.files import MANIFEST, sha256
+from rediffuse.serving.canaries import warm_up
+from rediffuse.serving.engine import Answered, Ask
+from rediffuse.serving.versions import NoModel, Versions
+from rediffuse.types import Options, Query, Ranking
+from tests.serving.conftest import BAD
+
+ASK = Ask(history=("A00083", "A00037"))
+
+
+def answered(versions: Versions) -> Answered:
+    with versions.current() as version:
+        found = version.engine.answer([ASK])[0]
+    assert isinstance(found, Answered)
+    return found
+
+
+def offline(folder: Path) -> list[tuple[str, float]]:
+    model = rediffuse.load(str(folder), device="cpu")
+    return [(place.item, place.score) for place in model.recommend(ASK.told).items]
+
+
+def shown(answer: Answered) -> list[tuple[str, float]]:
+    return [(place.item_id, place.score) for place in answer.items]
+
+
+def test_a_version_is_loaded_promoted_and_taken_back(models: Path) -> None:
+    versions = Versions(models, "cpu", now_s=lambda: 12.5)
+    with pytest.raises(NoModel, match="No model is loaded"), versions.current():
+        pass
+    with pytest.raises(InvalidInput, match="no version before"):
+        versions.rollback()
+    first = versions.load(models / "one")
+    assert (first.name, first.sha256, first.loaded_us) == ("one", sha256(models / "one" / MANIFEST), 12_500_000)
+    assert versions.promote("one") is first
+    assert shown(answered(versions)) == offline(models / "one")
+    assert answered(versions).version == first.sha256[:12]
+    versions.promote("two")
+    versions.load(models / "three")
+    states = {row.name: row.state for row in versions.list()}
+    assert states == {"one": "on_disk", "two": "current", "three": "candidate", **dict.fromkeys(BAD, "on_disk")}
+    assert shown(answered(versions)) == offline(models / "two")
+    versions.promote("three")
+    for name in ("two", "one"):
+        assert versions.rollback().name == name
+        assert shown(answered(versions)) == offline(models / name)
+    with pytest.raises(InvalidInput, match="no version before"):
+        versions.rollback()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_model_never_takes_the_place_of_a_good_one(models: Path, name: str) -> None:
+    versions = Versions(models, "cpu")
+    versions.promote("one")
+    before = answered(versions)
+    with pytest.raises(ArtifactError, match=BAD[name][1]):
+        versions.promote(name)
+    with pytest.raises(ArtifactError, match=BAD[name][1]):
+        versions.load(models / name)
+    assert answered(versions) == before
+    assert [row.name for row in versions.list() if row.state != "on_disk"] == ["one"]
+    versions.promote("two")
+    assert answered(versions).model == "two"
+
+
+def test_names_never_lead_elsewhere(models: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "models"
+    inside.mkdir()
+    (inside / "link").symlink_to(models / "one")
+    shutil.copytree(models / "one", inside / "Large")
+    (inside / "empty").mkdir()
+    versions = Versions(inside, "cpu")
+    for name in ("../models/one", str(models / "one"), "link", "", ".", "..", "Large", "none", "one\0"):
+        with pytest.raises(InvalidInput, match="There is no version of this name"):
+            versions.promote(name)
+    with pytest.raises(ArtifactError, match="is no model folder"):
+        versions.promote("empty")
+    with pytest.raises(InvalidInput, match="No name of a version"):
+        versions.load(inside / "Large")
+    with pytest.raises(InvalidInput, match="There is no version of this name"):
+        Versions(None, "cpu").promote("one")
+    assert versions.list() == []
+
+
+def test_what_is_held_stays_and_is_freed_with_its_last_request(models: Path) -> None:
+    versions = Versions(models, "cpu", drain_s=0.05)
+    versions.promote("one")
+    with versions.current() as held:
+        kept = weakref.ref(held.engine.model)
+        with versions.current() as again:
+            assert again is held
+            versions.promote("two")
+            assert answered(versions).model == "two"
+        assert held.engine.name == "one"
+        assert {row.name: row.state for row in versions.list()}["one"] == "draining"
+        with pytest.raises(InvalidInput, match="Requests still hold"):
+            versions.load(models / "three")
+        assert answered(versions).model == "two"
+    assert kept() is None
+    with pytest.raises(NoModel, match="'one' was freed"):
+        _ = held.engine
+    versions.promote("three")
+    assert answered(versions).model == "three"
+
+
+def test_a_model_that_changed_is_not_taken_back(models: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(models / name, tmp_path / name)
+    versions = Versions(tmp_path, "cpu")
+    versions.promote("one")
+    versions.promote("two")
+    shutil.rmtree(tmp_path / "one")
+    with pytest.raises(ArtifactError):
+        versions.rollback()
+    shutil.copytree(models / "three", tmp_path / "one")
+    with pytest.raises(ArtifactError, match="no longer the model"):
+        versions.rollback()
+    assert answered(versions).model == "two"
+    shutil.rmtree(tmp_path / "one")
+    shutil.copytree(models / "one", tmp_path / "one")
+    assert versions.rollback().name == "one"
+
+
+@dataclass
+class Wrong:
+    """Answers wrongly in one way."""
+
+    model: Model
+    how: str
+
+    def recommend(self, query: Query, k: int, *, options: Options = Options(), seed: int = 0) -> Ranking:
+        found = self.model.recommender.recommend(query, k, options=options, seed=seed)
+        items, scores = found.items.clone(), found.scores.clone()
+        if self.how == "an item twice":
+            items[:, 1] = items[:, 0]
+        elif self.how == "a score that is not finite":
+            scores[-1, -1] = -torch.inf
+        elif self.how == "9 places for 10":
+            items[:, -1] = -1
+        elif self.how == "an item that was excluded":
+            items[query.history.rows, 0] = query.history.items
+        else:
+            scores *= len(query)
+        return replace(found, items=items, scores=scores)
+
+
+HOW = [
+    "an item twice",
+    "a score that is not finite",
+    "9 places for 10",
+    "an item that was excluded",
+    "another list among others",
+]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_canaries_see_wrong_answers(models: Path, how: str) -> None:
+    model = rediffuse.load(str(models / "one"), device="cpu")
+    warm_up(model)
+    with pytest.raises(ArtifactError, match=how):
+        warm_up(replace(model, recommender=Wrong(model, how)))
+
+
+def test_tables_beside_the_weights_must_be_finite(models: Path) -> None:
+    model = rediffuse.load(str(models / "one"), device="cpu")
+    assert model.folder.vectors is not None
+    for name in ("popularity", "vectors"):
+        table = getattr(model.folder, name).clone()
+        table.view(-1)[-1] = torch.inf
+        with pytest.raises(ArtifactError, match=f"The {name} of this model are not finite"):
+            warm_up(replace(model, folder=replace(model.folder, **{name: table})))
+
+
+def test_administrators_wait_for_each_other(models: Path) -> None:
+    versions = Versions(models, "cpu")
+    threads = [threading.Thread(target=versions.promote, args=(name,)) for name in ("one", "two", "three") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shown(answered(versions)) == offline(models / answered(versions).model)
+    for _ in range(5):
+        versions.rollback()
+    assert shown(answered(versions)) == offline(models / answered(versions).model)
