@@ -176,7 +176,7 @@ class NextItem(Answered, ABC):
         assert isinstance(config, NextItemConfig)
         assert isinstance(training, TrainingConfig)
         run = context.run
-        prefixes = Prefixes.of(data, config.history_length, run.device, config.examples)
+        prefixes = Prefixes.of(data, config.history_length, run.device, config.examples, cls.name)
         first, generator = generators(run)
         network = cls.network_of(config, data.n_items, first)
         if context.initial is not None:

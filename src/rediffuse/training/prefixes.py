@@ -30,12 +30,12 @@ class Prefixes:
     """Of the histories, at most."""
 
     @classmethod
-    def of(cls, data: FitData, length: int, device: str, which: Which) -> Self:
+    def of(cls, data: FitData, length: int, device: str, which: Which, method: str = "a method of next items") -> Self:
         """Args: which: one event drawn anew from each user, every event as an example of its own, or each user's last.
-
+            method: what to call it in messages.
         Raises: InvalidInput when the order of events is not known, or nobody has two.
         """
-        history = continued(data, "a method of next items").to(device)
+        history = continued(data, method).to(device)
         first, count = history.indptr[:-1] + 1, history.lengths - 1
         if which == "last":
             first, count = history.indptr[1:] - 1, torch.ones_like(count)
