@@ -21,13 +21,13 @@ from benchmarks.reverse_chain import machine
 from rediffuse import registry
 from rediffuse.artifacts import read_model
 from rediffuse.data.dataset import Dataset
-from rediffuse.errors import InvalidInput, say
+from rediffuse.errors import InvalidConfig, InvalidInput, say
 from rediffuse.evaluation.evaluate import Scores, Task, evaluate
 from rediffuse.evaluation.protocol import Protocol, protocol_for
 from rediffuse.evaluation.statistics import paired
 from rediffuse.files import write_json
 from rediffuse.protocols import Recommender, Stepwise
-from rediffuse.types import Options
+from rediffuse.types import Options, Query, Ragged
 
 MANY, WANTED = 8, 0.97
 
@@ -65,7 +65,8 @@ def main() -> None:
     method, model = registry.restore(folder, arguments.device)
     if not isinstance(method, Stepwise):
         raise InvalidInput(say(f"{folder.method} answers in one go", remedy="Take a model that answers in steps"))
-    asked = sorted({*(s for s in map(int, arguments.steps.split(",")) if s <= method.steps), method.steps})
+    wanted = {*map(int, arguments.steps.split(",")), method.steps}
+    asked = [steps for steps in sorted(wanted) if possible(method, steps)]
     rows = [measured(model, dataset, protocol, Options(steps=s, start=arguments.start)) for s in asked]
     told = kept(rows, arguments.metric)
     show(rows, told, arguments.metric)
@@ -89,6 +90,15 @@ def main() -> None:
             **told,
         }
         write_json(arguments.json, found)
+
+
+def possible(method: Recommender, steps: int) -> bool:
+    """Whether the model has so many levels."""
+    try:
+        method.recommend(Query.from_history(Ragged.of([[0]])), 1, options=Options(steps=steps))
+    except (InvalidConfig, InvalidInput):
+        return False
+    return True
 
 
 def measured(model: Recommender, dataset: Dataset, protocol: Protocol, options: Options) -> Row:

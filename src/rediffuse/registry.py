@@ -142,7 +142,6 @@ def fit(
     selection = evaluate(WithFallback(method, popularity), task, protocol, seed=run.seed)
     control = evaluate(Popularity(popularity), task, protocol, seed=run.seed) if refit else None
     calibrator = fit_calibrator(WithFallback(method, popularity), task, popularity, seed=run.seed) if refit else None
-    best = max((p.epoch for p in course if p.best), default=0)
     parts = protocol.fit
     if refit and protocol.refit:
         parts, data = protocol.refit, _fit_data(dataset, protocol, protocol.refit, chosen)
@@ -152,8 +151,6 @@ def fit(
         began = time.perf_counter()
         method = chosen.method.fit(chosen.config, _as_long(chosen.training, course), data, context)
         seconds += time.perf_counter() - began
-    vectors = _vectors(data) if refit else None
-    epochs = {"epochs": course[-1].epoch, "best_epoch": best} if course else {}
     folder = ModelFolder(
         method=chosen.name,
         config=chosen.config.model_dump(mode="json"),
@@ -161,17 +158,7 @@ def fit(
         run=run.model_dump(mode="json"),
         protocol=protocol.describe(dataset),
         metrics={name: interval.to_json() for name, interval in selection.intervals.items()},
-        data={
-            "name": dataset.name,
-            "content_sha256": dataset.digest(),
-            "fit": list(parts),
-            "until_us": None if data.history.time_us is None else int(data.history.time_us.max()),
-            **({} if earlier is None else {"earlier": _learned(earlier)}),
-            "users": len(dataset.users),
-            "events": len(dataset.events),
-            "time_zone": dataset.time_zone,
-            "contexts": {name: list(context.names) for name, context in data.contexts.items()},
-        },
+        data=_origin(dataset, data, parts, earlier),
         items=dataset.catalog.items.ids,
         titles=tuple(dataset.catalog.titles()),
         popularity=popularity,
@@ -183,14 +170,28 @@ def fit(
             "changed": chosen.changed_keys,
             "controls": {"popularity": {n: i.to_json() for n, i in control.intervals.items()}} if control else {},
             "fit_seconds": round(seconds, 3),
-            **epochs,
-            **({"course": [course_json(p) for p in course]} if course else {}),
+            **_ran(course),
         },
-        vectors=vectors,
+        vectors=_vectors(data) if refit else None,
         calibrator=calibrator,
         attributes=attributes_of(dataset.catalog),
     )
     return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
+
+
+def _origin(dataset: Dataset, data: FitData, parts: Sequence[str], earlier: ModelFolder | None) -> dict[str, Any]:
+    """What a model learned from, as its folder tells. Args: data: of those parts.   earlier: the model it went on from."""
+    return {
+        "name": dataset.name,
+        "content_sha256": dataset.digest(),
+        "fit": list(parts),
+        "until_us": None if data.history.time_us is None else int(data.history.time_us.max()),
+        **({} if earlier is None else {"earlier": _learned(earlier)}),
+        "users": len(dataset.users),
+        "events": len(dataset.events),
+        "time_zone": dataset.time_zone,
+        "contexts": {name: list(context.names) for name, context in data.contexts.items()},
+    }
 
 
 def with_parts(
@@ -239,13 +240,25 @@ def _fit_data(dataset: Dataset, protocol: Protocol, parts: Sequence[str], chosen
     return FitData(history, len(dataset.catalog), dataset.events.order, contexts, users, items)
 
 
+def _best(course: Sequence[Progress]) -> int:
+    """The epoch of the best validation, 0 where there was none."""
+    return max((p.epoch for p in course if p.best), default=0)
+
+
+def _ran(course: Sequence[Progress]) -> dict[str, Any]:
+    """How a training went, as a model folder tells; nothing of closed forms."""
+    if not course:
+        return {}
+    epochs = {"epochs": course[-1].epoch, "best_epoch": _best(course)}
+    return {**epochs, "course": [course_json(p) for p in course]}
+
+
 def _as_long(training: FrozenConfig, course: Sequence[Progress]) -> FrozenConfig:
     """As many epochs as were best: none where an earlier model was, all that ran where nothing told them apart."""
     if not course:
         return training
     told = any(p.validation is not None for p in course)
-    best = max((p.epoch for p in course if p.best), default=0)
-    return training.model_copy(update={"epochs": best if told else course[-1].epoch})
+    return training.model_copy(update={"epochs": _best(course) if told else course[-1].epoch})
 
 
 def _learned(earlier: ModelFolder) -> list[dict[str, Any]]:

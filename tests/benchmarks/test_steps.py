@@ -31,7 +31,7 @@ def test_it_measures_a_trained_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load("tiny").with_split(LeaveLastOut())
-    chosen = registry.recipe("dreamrec", None, {"epochs": 1, "width": 8, "levels": 10})
+    chosen = registry.recipe("dreamrec", None, {"epochs": 1, "width": 8, "levels": 10, "steps": 2})
     registry.fit(chosen, dataset, protocol_for(dataset), RunConfig(device="cpu", threads=1)).write(tmp_path / "model")
     dataset.write(tmp_path / "data")
     words = [
@@ -45,5 +45,8 @@ def test_it_measures_a_trained_model(
     ]
     monkeypatch.setattr("sys.argv", ["steps", *words])
     steps.main()
-    assert "one step keeps" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    # 2 steps as configured, 8 of the 10 levels, and no 32.
+    assert [line.split()[0] for line in out.splitlines()[1:-1]] == ["1", "2", "4", "8"]
+    assert "one step keeps" in out
     assert (tmp_path / "out.json").is_file()

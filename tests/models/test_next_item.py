@@ -299,9 +299,9 @@ def test_a_training_goes_on_from_an_earlier_model_with_more_items(name: str) -> 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_data_without_a_next_is_refused(name: str) -> None:
-    with pytest.raises(InvalidInput, match="Next items need events in a known order; this data has none"):
+    with pytest.raises(InvalidInput, match="needs events in a known order; this data has none"):
         trained(name, of=data(order="none"))
-    with pytest.raises(InvalidInput, match="Next items need a user with two events; nobody has"):
+    with pytest.raises(InvalidInput, match="needs users with two events or more"):
         trained(name, of=data(history=Ragged.of([[1], [2], []])))
 
 

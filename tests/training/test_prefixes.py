@@ -75,7 +75,7 @@ def test_a_repeated_item_may_be_wanted_again() -> None:
 
 @pytest.mark.parametrize("which", ["drawn", "every", "last"])
 def test_what_has_no_next_is_refused(which: Which) -> None:
-    with pytest.raises(InvalidInput, match="Next items need events in a known order; this data has none"):
+    with pytest.raises(InvalidInput, match="needs events in a known order; this data has none"):
         Prefixes.of(FitData(Ragged.of(ROWS), 11, "none"), 9, "cpu", which)
-    with pytest.raises(InvalidInput, match="Next items need a user with two events; nobody has"):
+    with pytest.raises(InvalidInput, match="needs users with two events or more"):
         Prefixes.of(FitData(Ragged.of([[1], [], [4]]), 11, "sequence"), 9, "cpu", which)

@@ -14,6 +14,7 @@ Mended: dropout is off in answers, padding is no item, every example is seen onc
 selection part. Equation numbers were set from the structure of the paper and are to be checked against it.
 """
 
+from abc import ABC
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -37,7 +38,25 @@ class DreamRecConfig(NextItemConfig):
     """One affine layer, as in every released command, or one hidden layer."""
 
 
-class DreamRec(NextItem):
+class Guided(NextItem, ABC):
+    """A causal encoder of the history, and one layer or two that read its state beside x_t; the error is left open."""
+
+    @classmethod
+    def network_of(cls, config: FrozenConfig, n_items: int, generator: torch.Generator | None) -> GuidedNetwork:
+        """As `NextItem.network_of`."""
+        assert isinstance(config, DreamRecConfig)
+        return GuidedNetwork(
+            n_items,
+            config.encoder(generator, causal=True),
+            config.width,
+            deep=config.denoiser == "mlp",
+            item_scale=config.item_scale,
+            item_dropout=config.item_dropout,
+            generator=generator,
+        )
+
+
+class DreamRec(Guided):
     """x_0 is learned by its squared error alone: no negatives, no ranking."""
 
     name = "dreamrec"
@@ -68,28 +87,7 @@ class DreamRec(NextItem):
     }
 
     @classmethod
-    def network_of(cls, config: FrozenConfig, n_items: int, generator: torch.Generator | None) -> GuidedNetwork:
-        """As `NextItem.network_of`."""
-        assert isinstance(config, DreamRecConfig)
-        return guided_network(config, n_items, generator, deep=config.denoiser == "mlp")
-
-    @classmethod
     def error(cls, config: FrozenConfig, step: Step) -> Tensor:
         """mean_d (x0_hat - x_0)^2; gradients flow into the vector of the item wanted, as published."""
         del config
         return step.mse
-
-
-def guided_network(
-    config: NextItemConfig, n_items: int, generator: torch.Generator | None, *, deep: bool
-) -> GuidedNetwork:
-    """A causal encoder of the history and what reads its state beside x_t. Args: deep: as in `GuidedNetwork`."""
-    return GuidedNetwork(
-        n_items,
-        config.encoder(generator, causal=True),
-        config.width,
-        deep=deep,
-        item_scale=config.item_scale,
-        item_dropout=config.item_dropout,
-        generator=generator,
-    )

@@ -6,14 +6,13 @@
 | network, its history and its null | `denoisers/next_item.py` |
 | examples, the published error, consistency and alignment | `models/next_item_training.py` |
 | the whole chain at once where the network is affine | `NextItem._whole`, `denoisers/affine.py` |
-| reverse process, guidance, draws, ranking by inner product | `models/answering.py` over `NextItemChain` |
+| reverse process, guidance, draws, ranking by inner product | `models/answering.py` over `denoisers/latent.py::Latent` |
 
 A method names its network and its error; that is all in which `dreamrec.py`, `preferdiff.py` and `diffurec.py` differ.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from rediffuse.config import FrozenConfig
 from rediffuse.denoisers.affine import Affine, affine_map
 from rediffuse.denoisers.conditioning import HISTORY
+from rediffuse.denoisers.latent import Latent
 from rediffuse.denoisers.next_item import GuidedNetwork, NextItemNetwork
 from rediffuse.errors import InvalidInput, say
 from rediffuse.models.answering import Answered, Answering, Plan
@@ -30,14 +30,14 @@ from rediffuse.models.chain import FREE, ChainConfig, ScheduleName, StartName
 from rediffuse.models.next_item_training import NextItemTraining, Step
 from rediffuse.networks.sequence import SequenceEncoder, padded
 from rediffuse.noise.predictions import as_denoiser
-from rediffuse.protocols import Denoiser, FitContext, FitData, Noise, Tunable
-from rediffuse.spaces.embeddings import Embeddings
+from rediffuse.protocols import FitContext, FitData, Noise, Tunable
+from rediffuse.spaces.embeddings import NextVector
 from rediffuse.spaces.item_vectors import item_vectors
 from rediffuse.spaces.tables import TablesConfig, frozen_tables
 from rediffuse.training.loop import TrainingConfig, learn, take_over
 from rediffuse.training.prefixes import Prefixes, Which
 from rediffuse.training.rows import generators
-from rediffuse.types import Condition, Query, SparseRows
+from rediffuse.types import Condition, Query
 
 _AFFORDABLE = 1 << 36
 """Multiply-adds that making an affine map may cost: some seconds."""
@@ -139,35 +139,6 @@ def first_vectors(config: NextItemConfig, data: FitData, context: FitContext) ->
     return nn.functional.pad(scale * found, (0, config.width - found.shape[1]))
 
 
-@dataclass(frozen=True)
-class NextItemChain:
-    """A denoiser over the vectors of items, in the form `Collapsed` has: the state is x_t, (B, D)."""
-
-    network: NextItemNetwork
-    denoiser: Denoiser
-    """E[x_0 | x_t]."""
-
-    def lift(self, x: SparseRows) -> Tensor:
-        """0: nothing of a row is in x_0. Args: x: (B, I). Returns: (B, D)."""
-        return self.network.table.new_zeros(len(x), self.network.table.shape[1])
-
-    def inner(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """The denoiser itself. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def points(self, u: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """The estimate. Args: u: (B, D).   t: (B,). Returns: (B, D)."""
-        return self.denoiser(u, t, cond)
-
-    def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
-        """Inner products with the items. Args: points: (B, D). Returns: (B, I) or (B, n)."""
-        return Embeddings(self.network.table).score(points, items)
-
-    def noise(self, source: Noise) -> Noise:
-        """The source as it is."""
-        return source
-
-
 class NextItem(Answered, ABC):
     """Scores are inner products of the last x_0 estimate with the vectors of the items.
 
@@ -185,7 +156,7 @@ class NextItem(Answered, ABC):
         """Wrap a network."""
         self.config, self.network = config, network
         denoiser = as_denoiser(network, config.prediction, config.noise_schedule())
-        chain = NextItemChain(network, denoiser)
+        chain = Latent(NextVector(network.table), denoiser)
         self._maps: dict[tuple[object, ...], Affine] = {}
         self.answering = Answering(self.name, config, chain, network.table, known=self._known, whole=self._whole)
 
@@ -205,7 +176,7 @@ class NextItem(Answered, ABC):
         assert isinstance(config, NextItemConfig)
         assert isinstance(training, TrainingConfig)
         run = context.run
-        prefixes = Prefixes.of(data, config.history_length, run.device, config.examples)
+        prefixes = Prefixes.of(data, config.history_length, run.device, config.examples, cls.name)
         first, generator = generators(run)
         network = cls.network_of(config, data.n_items, first)
         if context.initial is not None:

@@ -22,9 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rediffuse.config import FrozenConfig
-from rediffuse.denoisers.next_item import GuidedNetwork
-from rediffuse.models.dreamrec import DreamRecConfig, guided_network
-from rediffuse.models.next_item import NextItem
+from rediffuse.models.dreamrec import DreamRecConfig, Guided
 from rediffuse.models.next_item_training import Step
 from rediffuse.protocols import Range, Tunable
 
@@ -44,7 +42,7 @@ class PreferDiffConfig(DreamRecConfig):
     sampler: Literal["ancestral", "ddim", "heun", "dpmpp"] = "ddim"
 
 
-class PreferDiff(NextItem):
+class PreferDiff(Guided):
     """Positive and negative run through one chain; the further the negative, the smaller the loss."""
 
     name = "preferdiff"
@@ -79,14 +77,8 @@ class PreferDiff(NextItem):
     }
 
     @classmethod
-    def network_of(cls, config: FrozenConfig, n_items: int, generator: torch.Generator | None) -> GuidedNetwork:
-        """As `NextItem.network_of`."""
-        assert isinstance(config, PreferDiffConfig)
-        return guided_network(config, n_items, generator, deep=config.denoiser == "mlp")
-
-    @classmethod
     def error(cls, config: FrozenConfig, step: Step) -> Tensor:
-        """Lambda d+ - (1 - lambda) log sigmoid(-gamma (d+ - d-)), (B,)."""
+        """The loss, lambda d+ - (1 - lambda) log sigmoid(-gamma (d+ - d-)), (B,)."""
         assert isinstance(config, PreferDiffConfig)
         negative = centroid(step.x0, step.target, own_copy_only=config.batch_preference)
         near = distance(step.estimate, step.x0, config.distance)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import InvalidInput, say
-from rediffuse.types import Query
+from rediffuse.types import Query, SparseRows
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,27 @@ class Embeddings:
         return self.users[place] * known.unsqueeze(1), known
 
     def score(self, points: Tensor, items: Tensor | None = None) -> Tensor:
-        """Inner products. Args: points: (B, D).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""
-        table = self.items if items is None else self.items[items]
-        return points @ table.t() if table.dim() == 2 else torch.einsum("bd,bnd->bn", points, table)
+        """As `inner` with the items. Args: points: (B, D). Returns: (B, I) or (B, n)."""
+        return inner(points, self.items, items)
+
+
+@dataclass(frozen=True)
+class NextVector:
+    """A `Space` whose x_0 is the vector of what comes next: nothing of a history is in it."""
+
+    table: Tensor
+    """(I, D), of the items; as it is at the moment of asking."""
+
+    def encode(self, batch: SparseRows) -> Tensor:
+        """0. Args: batch: (B, I). Returns: (B, D)."""
+        return self.table.new_zeros(len(batch), self.table.shape[1])
+
+    def decode(self, x0: Tensor, items: Tensor | None = None) -> Tensor:
+        """As `inner`. Args: x0: (B, D). Returns: (B, I) or (B, n)."""
+        return inner(x0, self.table, items)
+
+
+def inner(points: Tensor, table: Tensor, items: Tensor | None = None) -> Tensor:
+    """Inner products. Args: points: (B, D).   table: (I, D).   items: (n,) or (B, n); None: all. Returns: (B, I) or (B, n)."""
+    table = table if items is None else table[items]
+    return points @ table.t() if table.dim() == 2 else torch.einsum("bd,bnd->bn", points, table)

@@ -6,9 +6,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from rediffuse.errors import InvalidInput, say
 from rediffuse.networks.sequence import window
 from rediffuse.protocols import FitData
+from rediffuse.training.sequences import continued
 from rediffuse.types import Ragged
 
 Which = Literal["drawn", "every", "last"]
@@ -30,24 +30,18 @@ class Prefixes:
     """Of the histories, at most."""
 
     @classmethod
-    def of(cls, data: FitData, length: int, device: str, which: Which) -> Self:
+    def of(cls, data: FitData, length: int, device: str, which: Which, method: str = "a method of next items") -> Self:
         """Args: which: one event drawn anew from each user, every event as an example of its own, or each user's last.
-
+            method: what to call it in messages.
         Raises: InvalidInput when the order of events is not known, or nobody has two.
         """
-        if data.order == "none":
-            raise InvalidInput(say("Next items need events in a known order; this data has none"))
-        history = data.history.to(device)
-        wanted = history.ranks > 0
+        history = continued(data, method).to(device)
+        first, count = history.indptr[:-1] + 1, history.lengths - 1
         if which == "last":
-            wanted &= history.ranks == history.lengths[history.rows] - 1
-        first = wanted.nonzero().squeeze(1)
-        count = torch.ones_like(first)
-        if which == "drawn":
-            several = (history.lengths > 1).nonzero().squeeze(1)
-            first, count = history.indptr[several] + 1, history.lengths[several] - 1
-        if not len(first):
-            raise InvalidInput(say("Next items need a user with two events; nobody has"))
+            first, count = history.indptr[1:] - 1, torch.ones_like(count)
+        elif which == "every":
+            first = (history.ranks > 0).nonzero().squeeze(1)
+            count = torch.ones_like(first)
         return cls(history, first, count, history.rows[first], length)
 
     def __len__(self) -> int:
