@@ -21,6 +21,8 @@ def test_the_wheel_holds_types_template_program_and_licence(tmp_path: Path) -> N
     source = ROOT / "src"
     wanted = {str(path.relative_to(source)) for path in (source / "rediffuse").rglob("*.py")}
     wanted |= {"rediffuse/py.typed", "rediffuse/evaluation/templates/report.html"}
+    pages = source / "rediffuse" / "serving" / "pages"
+    wanted |= {str(path.relative_to(source)) for room in ("templates", "static") for path in (pages / room).iterdir()}
     assert wanted <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks")) or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -25,6 +25,6 @@ for name in lowest newest; do
   "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -r "$work/$name.txt"
   "$work/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
   echo "== $name =="
-  "$work/$name/bin/python" -m pip freeze | grep -iE '^(torch|numpy|scipy|pyarrow|polars|pydantic|typer|rich|safetensors|matplotlib|jinja2|implicit|threadpoolctl|optuna|faiss-cpu)=='
+  "$work/$name/bin/python" -m pip freeze | grep -iE '^(torch|numpy|scipy|pyarrow|polars|pydantic|typer|rich|safetensors|matplotlib|jinja2|implicit|threadpoolctl|optuna|faiss-cpu|fastapi|uvicorn|uvloop|httptools|apsw|prometheus_client|psycopg)=='
   "$work/$name/bin/python" -m pytest -q -n 2 -m "not slow"
 done

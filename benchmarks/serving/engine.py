@@ -89,10 +89,10 @@ def main() -> None:
         write_json(arguments.json, {**facts, **rows, "peak_rss_mb": peak_rss_mb()})
 
 
-def write(folder: Path, items: int) -> None:
-    """A model folder that nothing was learned for."""
+def write(folder: Path, items: int, seed: int = 0) -> None:
+    """A model folder that nothing was learned for. Args: seed: another one answers otherwise."""
     config = DiffRecConfig()
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     model = DiffRec(config, network_of(config, items, {}, None, generator))
     ids = tuple(f"i{n:06}" for n in range(items))
     write_model(

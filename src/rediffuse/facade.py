@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 import torch
@@ -16,6 +17,9 @@ from rediffuse.grounding.filters import ITEM, Where, assortment
 from rediffuse.protocols import Recommender
 from rediffuse.random import stable_key
 from rediffuse.types import Candidates, Fallback, Options, Query, Ragged, Ranking, offsets
+
+GOLDEN_HISTORY = 20
+"""Items of the longest history of golden questions."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,19 @@ class Model:
             self._answer(ranking.select(torch.tensor([row])), [i for i in history if i not in self.items])
             for row, history in enumerate(histories)
         ]
+
+    def golden(self) -> list[dict[str, Any]]:
+        """A few questions with their answers, by which the model can be known again; none where a score is not finite."""
+        ids, until = self.items.ids, self.folder.data.get("until_us") or 0
+        out = list[dict[str, Any]]()
+        for history in (ids[:1], ids[:: max(len(ids) // GOLDEN_HISTORY, 1)][:GOLDEN_HISTORY]):
+            times = [until - second * 1_000_000 for second in reversed(range(len(history)))]
+            found = self.recommend(history, times_us=times).items
+            if not all(math.isfinite(place.score) for place in found):
+                return []
+            answer = {"items": [place.item for place in found], "scores": [place.score for place in found]}
+            out.append({"history": list(history), "times_us": times, **answer})
+        return out
 
     def query(self, history: Ragged) -> Query:
         """The question after histories in the model's numbers: nothing of them again, unless its data allows repeats."""

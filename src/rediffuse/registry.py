@@ -176,7 +176,10 @@ def fit(
         calibrator=calibrator,
         attributes=attributes_of(dataset.catalog),
     )
-    return Fitted(chosen, method, _answering(method, folder), seconds, folder, course)
+    answering = _answering(method, folder)
+    if refit:
+        folder = replace(folder, golden=_speaking(answering, folder).golden())
+    return Fitted(chosen, method, answering, seconds, folder, course)
 
 
 def _origin(dataset: Dataset, data: FitData, parts: Sequence[str], earlier: ModelFolder | None) -> dict[str, Any]:
@@ -187,6 +190,7 @@ def _origin(dataset: Dataset, data: FitData, parts: Sequence[str], earlier: Mode
         "fit": list(parts),
         "until_us": None if data.history.time_us is None else int(data.history.time_us.max()),
         **({} if earlier is None else {"earlier": _learned(earlier)}),
+        **({"store": dataset.facts["store"]} if "store" in dataset.facts else {}),
         "users": len(dataset.users),
         "events": len(dataset.events),
         "time_zone": dataset.time_zone,
@@ -378,7 +382,11 @@ def load(folder: str | Path, *, device: str = "auto") -> Model:
     """A model folder -> a model that speaks external ids. Raises: ArtifactError when anything in it is wrong."""
     found = read_model(Path(folder))
     _, model = restore(found, device)
-    return Model(found.method, model, Vocabulary(found.items), found.titles, found)
+    return _speaking(model, found)
+
+
+def _speaking(model: Recommender, folder: ModelFolder) -> Model:
+    return Model(folder.method, model, Vocabulary(folder.items), folder.titles, folder)
 
 
 def versions() -> dict[str, str]:

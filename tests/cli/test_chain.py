@@ -162,7 +162,9 @@ def test_quickstart_makes_everything_and_may_be_given_again(
         assert said.code == 0, said
     for words in ("After taking ", "asked for summer", "asked for winter"):
         assert words in said.out
-    assert f"Look at {to / 'report.html'}. Next:" in said.out.splitlines()
+    assert f"\nLook at {to / 'report.html'}. Serve diffrec-atelier-season, " in said.out
+    model, dataset = to / "models" / "diffrec-atelier-season", to / "dataset"
+    assert f"  rediffuse serve '{model}' --data '{dataset}'" in said.out.splitlines()
     assert f"  rediffuse describe '{to / 'dataset'}'" in said.out.splitlines()
     assert sorted(path.name for path in to.iterdir()) == [
         "dataset",

@@ -106,6 +106,7 @@ def test_memory_after_twenty_swaps_is_that_after_three(models: Path, tmp_path: P
         vectors=None,
         calibrator=None,
         attributes=found.attributes.clear().select([]),
+        golden=(),
     )
     for name in ("first", "second"):
         write_model(tmp_path / name, large)

@@ -1,11 +1,13 @@
 """A service on a small model and a store in a folder, with a clock that stands still until it is moved."""
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -55,16 +57,15 @@ class Shop:
         return answer.json()
 
 
-@contextmanager
-def opened(
+def built(
     models: Path,
     folder: Path,
     *,
     scopes: dict[str, str] | None = None,
     past: Callable[[str], list[Seen]] = nothing,
     **settings: Any,
-) -> Generator[Shop]:
-    """A shop with its doors open. Args: scopes: name of a key -> its scopes; None: nobody is asked for one."""
+) -> Shop:
+    """A shop before its doors open. Args: scopes: name of a key -> its scopes; None: nobody is asked for one."""
     hands = Hands()
     clock = Clock(now_us=lambda: NOW_US, seconds=lambda: hands.seconds)
     versions = Versions(models, "cpu")
@@ -74,8 +75,30 @@ def opened(
         path = folder / "keys.json"
         secrets = {name: add_key(path, name, wanted.split(",")) for name, wanted in scopes.items()}
         ring = KeyRing(path, clock.seconds)
-    chosen = Settings(**{"deadline_ms": 20_000.0, **settings})
+    chosen = Settings.make({"deadline_ms": 20_000.0, "imports": folder / "imports", **settings})
     service = Service(open_store(str(folder / "events.sqlite")), versions, chosen, past=past, clock=clock)
     app = create_app(service, ring)
-    with TestClient(app, base_url=HOME, raise_server_exceptions=False) as client:
-        yield Shop(client, service, app, secrets, hands)
+    client = TestClient(app, base_url=HOME, raise_server_exceptions=False)
+    return Shop(client, service, app, secrets, hands)
+
+
+@contextmanager
+def listening(shop: Shop) -> Generator[str]:
+    """The address of a shop that can be reached over a socket. Args: shop: as `built`; its client cannot be used beside."""
+    config = uvicorn.Config(shop.app, port=0, log_config=None)
+    server, door = uvicorn.Server(config), config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{door.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def opened(models: Path, folder: Path, **more: Any) -> Generator[Shop]:
+    """A shop with its doors open. Args: more: as `built` takes them."""
+    shop = built(models, folder, **more)
+    with shop.client:
+        yield shop

@@ -302,7 +302,7 @@ def failure(who: str) -> logging.LogRecord:
 def test_a_request_keeps_its_id(shop: Shop) -> None:
     assert shop.client.get("/health/live", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     other = shop.client.get("/health/live", headers={"x-request-id": "a b"}).headers["x-request-id"]
-    assert len(other) == 16
+    assert len(other) == 32
 
 
 def happened(kind: str, item: str, at: int) -> Event:

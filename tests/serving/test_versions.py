@@ -1,5 +1,6 @@
 """One model takes another's place, whole or not at all."""
 
+import json
 import shutil
 import threading
 import weakref
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 import rediffuse
+from benchmarks.serving.damage import WEIGHTS, seal
 from rediffuse.errors import ArtifactError, InvalidInput
 from rediffuse.facade import Model
 from rediffuse.files import MANIFEST, sha256
 from rediffuse.serving.canaries import warm_up
 from rediffuse.serving.engine import Answered, Ask
+from rediffuse.serving.gate import Gate
 from rediffuse.serving.versions import NoModel, Versions
 from rediffuse.types import Options, Query, Ranking
 from tests.serving.conftest import BAD
@@ -196,3 +199,51 @@ def test_administrators_wait_for_each_other(models: Path) -> None:
     for _ in range(5):
         versions.rollback()
     assert shown(answered(versions)) == offline(models / answered(versions).model)
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_made_is_refused(models: Path, tmp_path: Path) -> None:
+    """Its weights are another's, its manifest is right: only the answers that it was saved with tell."""
+    shutil.copytree(models / "one", tmp_path / "one")
+    shutil.copytree(models / "one", tmp_path / "other")
+    shutil.copy(models / "two" / WEIGHTS, tmp_path / "other" / WEIGHTS)
+    seal(tmp_path / "other")
+    versions = Versions(tmp_path, "cpu")
+    versions.promote("one")
+    with pytest.raises(ArtifactError, match="answers otherwise than when it was made"):
+        versions.promote("other")
+    assert answered(versions).model == "one"
+
+
+def recorded(folder: Path, **metrics: float) -> None:
+    """Let a model folder tell that it reached so much."""
+    facts = json.loads((folder / "model.json").read_text())
+    facts["metrics"] |= {name: {"mean": value} for name, value in metrics.items()}
+    (folder / "model.json").write_text(json.dumps(facts))
+    seal(folder)
+
+
+def test_a_gate_keeps_the_worse_out(models: Path, tmp_path: Path) -> None:
+    reached = {"good": 0.20, "near": 0.19, "worse": 0.182, "poor": 0.001}
+    for name, value in reached.items():
+        shutil.copytree(models / "one", tmp_path / name)
+        recorded(tmp_path / name, **{"ndcg@10": value})
+    popular = json.loads((tmp_path / "good" / "model.json").read_text())
+    assert 0.001 < popular["made"]["controls"]["popularity"]["ndcg@10"]["mean"] < 0.18
+    versions = Versions(tmp_path, "cpu", gate=Gate("ndcg@10"))
+    versions.promote("good")
+    versions.promote("near")
+    versions.promote("worse")
+    versions.rollback()
+    versions.rollback()
+    with pytest.raises(InvalidInput, match=r"less than 95% of the model that answers.*0\.1900 or more"):
+        versions.promote("worse")
+    assert answered(versions).model == "good"
+    assert [row.state for row in versions.list()].count("candidate") == 0
+    low = Versions(tmp_path, "cpu", gate=Gate("ndcg@10", 0.0))
+    low.promote("good")
+    with pytest.raises(InvalidInput, match="less than popularity"):
+        low.promote("poor")
+    unknown = Versions(tmp_path, "cpu", gate=Gate("joy@10"))
+    unknown.promote("good")
+    with pytest.raises(InvalidInput, match="Nobody measured joy@10"):
+        unknown.promote("near")

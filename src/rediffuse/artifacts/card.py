@@ -38,10 +38,13 @@ def card(facts: Mapping[str, Any], *, items: Sequence[str], numbers: int) -> str
         ("Licence", _licence(facts)),
     ]
     shown = [part if isinstance(part, str) else f"## {part[0]}\n\n{part[1]}" for part in parts]
-    raw = {key: value for key, value in facts.items() if key not in ("made", "calibrator")}
+    raw = {key: value for key, value in facts.items() if key not in ("made", "calibrator", "golden")}
     raw["made"] = {key: value for key, value in made.items() if key != "course"}
     block = fenced(json.dumps(raw, indent=1, ensure_ascii=False), "json")
-    return "\n\n".join([*shown, details("model.json, without learning curve and calibrator", block)]) + "\n"
+    return (
+        "\n\n".join([*shown, details("model.json, without learning curve, calibrator and golden answers", block)])
+        + "\n"
+    )
 
 
 def _head(facts: Mapping[str, Any], made: Mapping[str, Any], items: int, numbers: int) -> str:

@@ -11,7 +11,7 @@
 No pickle, no code, and no name of a module: a folder can only name a registered method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class ModelFolder:
     """What the places of a list are worth (`evaluation/consumption.py`); None where the selection part told too little."""
     attributes: pl.DataFrame = field(default_factory=pl.DataFrame)
     """One row per item: what conditions on a list can be put on."""
+    golden: Sequence[Mapping[str, Any]] = ()
+    """Questions with the answers that the model gave when it was made: history, times_us, items, scores."""
 
 
 def write_model(folder: Path, model: ModelFolder) -> None:
@@ -95,6 +97,7 @@ def write_model(folder: Path, model: ModelFolder) -> None:
             "format_version": FORMAT_VERSION,
             **{key: getattr(model, key) for key in (*REQUIRED, "made")},
             "calibrator": model.calibrator and model.calibrator.to_json(),
+            "golden": list(model.golden),
         }
         write_json(place / "model.json", facts)
         numbers = sum(tensor.numel() for tensor in model.tensors.values())
@@ -138,6 +141,7 @@ def read_model(folder: Path) -> ModelFolder:
         vectors=vectors,
         calibrator=_calibrator(folder, facts.get("calibrator")),
         attributes=attributes,
+        golden=facts.get("golden", ()),
     )
 
 

@@ -106,6 +106,15 @@ def import_(
             "--event-type", metavar="THEIRS=KIND", help="personalize: what an EVENT_TYPE is; may be repeated."
         ),
     ] = None,
+    bad_rows: Annotated[
+        float | None,
+        typer.Option(
+            "--bad-rows",
+            min=0,
+            max=1,
+            help="Shops' formats: share of rows that may be left out because they cannot stand; .01.",
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Read foreign events, or a shop's feed and its events, into a dataset folder.
@@ -126,6 +135,7 @@ def import_(
         "cut": cut,
         "level": level,
         "event_types": _columns(event_types or [], "--event-type") or None,
+        "bad_rows": bad_rows,
     }
     rules: dict[str, Any] = {
         "kinds": None if kinds is None else _weights(kinds),
@@ -137,7 +147,7 @@ def import_(
     if events is None and format != "atelier" and holds_products(Path(source), format):
         _publish_items(format, Path(source), to, {**known, **chosen}, json)
         return
-    dataset = _read(format, source, events, known, chosen)
+    dataset = read_source(format, source, events, known, chosen)
     _publish(dataset, to, json)
     if dataset.split is None:
         recipe = {"time": "global-time", "sequence": "user-order"}.get(dataset.events.order)
@@ -155,8 +165,8 @@ def describe(
 
     Example: `rediffuse describe data/shop`
     """
-    facts = Dataset.read(dataset).describe(_now_us())
-    _show(facts)
+    facts = Dataset.read(dataset).describe(now_us())
+    show_facts(facts)
     write_result(json, facts)
 
 
@@ -213,13 +223,14 @@ def _weights(text: str) -> dict[str, Any]:
     return out
 
 
-def _read(name: str, source: str, events: Path | None, given: dict[str, Any], rules: dict[str, Any]) -> Dataset:
+def read_source(name: str, source: str, events: Path | None, given: dict[str, Any], rules: dict[str, Any]) -> Dataset:
     """Hand the source to its importer, with the options that importer takes; what shops export, to a child."""
     place = Path(source) if events is None else events
     chosen = name if name == "atelier" else format_of(place, name if events is None else "auto")
     importer = IMPORTERS[chosen]
     able = set(inspect.signature(importer).parameters) - {"products"}
     able -= {"level"} if chosen == "table" and events is None else set()
+    able |= {"bad_rows"} if chosen in SHOPS or events is not None else set()
     refuse_options(
         f"import {chosen}", [*given, *rules], able | (set(EventRules.model_fields) if "rules" in able else set())
     )
@@ -236,10 +247,10 @@ def _read(name: str, source: str, events: Path | None, given: dict[str, Any], ru
 
 def _publish_items(name: str, source: Path, to: Path, options: Mapping[str, Any], json: Path | None) -> None:
     """Write a feed alone as a table of items, which an import of events takes."""
-    refuse_options("import of a feed without events", options)
+    refuse_options("import of a feed without events", options, ["bad_rows"])
     if to.exists():
         raise InvalidInput(say(f"{str(to)!r} exists already", remedy="Choose another place or remove it first"))
-    items = child.products(source, name)
+    items = child.products(source, name, **options)
     with new_file(to) as place:
         items.write_parquet(place)
     facts = {"items": items.height, "products": items["group_id"].n_unique(), "columns": items.columns}
@@ -250,16 +261,18 @@ def _publish_items(name: str, source: Path, to: Path, options: Mapping[str, Any]
 
 
 def _publish(dataset: Dataset, to: Path, json: Path | None) -> None:
-    facts = dataset.write(to, _now_us())
-    _show(facts)
+    facts = dataset.write(to, now_us())
+    show_facts(facts)
     write_result(json, facts)
 
 
-def _now_us() -> int:
+def now_us() -> int:
+    """The time of this moment, UTC microseconds."""
     return time.time_ns() // 1000
 
 
-def _show(facts: Mapping[str, Any]) -> None:
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Print what `dataset.json` records, and the health of the data with a remedy for each finding."""
     rows = [(name, f"{facts[name]:,}") for name in ("users", "items", "events")]
     rows += [("density", f"{facts['density']:.3%}"), ("order", str(facts["order"]))]
     rows += [(name.replace("_", " "), str(facts[name])) for name in ("first_event", "last_event") if name in facts]

@@ -21,6 +21,8 @@ EXTRAS = {
     "tune": ("optuna",),
     "ann": ("faiss",),
     "baselines": ("implicit", "threadpoolctl"),
+    "serve": ("fastapi", "uvicorn", "httptools", "uvloop", "apsw", "prometheus_client", "jinja2"),
+    "postgres": ("psycopg",),
 }
 """What each extra of the package installs, by the names that are imported."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import rediffuse
-from rediffuse.cli import compare, data, doctor, evaluate, export, keys, quickstart, recommend, serve, train
+from rediffuse.cli import collect, compare, data, doctor, evaluate, export, keys, quickstart, recommend, serve, train
 from rediffuse.cli.console import console, stderr
 from rediffuse.errors import RediffuseError, say
 
@@ -22,6 +22,7 @@ app.command("import")(data.import_)
 app.command("describe")(data.describe)
 app.command("split")(data.split)
 app.command("train")(train.train)
+app.command("collect")(collect.collect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)

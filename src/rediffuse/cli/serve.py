@@ -1,6 +1,8 @@
 """`serve`: a model as a service, events in and recommendations out."""
 
+import gc
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +15,9 @@ from rediffuse.errors import InvalidConfig, MissingExtra, say
 
 _ROOM = 2048
 """Connections that may wait to be taken."""
+_TURN_S = 0.0005
+"""Time a thread keeps the interpreter while another wants it: a tenth of the usual, for who answers must not wait for who
+computes."""
 
 
 def serve(
@@ -43,6 +48,7 @@ def serve(
         import uvicorn
 
         from rediffuse.serving.app import create_app
+        from rediffuse.serving.gate import Gate
         from rediffuse.serving.keys import KeyRing, read_keys
         from rediffuse.serving.past import Past, nothing
         from rediffuse.serving.service import Clock, Service
@@ -66,7 +72,8 @@ def serve(
     run = run_config(settings.device, "float32", threads, 0)
     past = nothing if data is None else Past(Dataset.read(data))
     path = model.resolve()
-    versions, clock = Versions(path.parent, run.device), Clock()
+    gate = None if settings.gate_metric is None else Gate(settings.gate_metric, settings.gate_share)
+    versions, clock = Versions(path.parent, run.device, gate=gate), Clock()
     versions.load(path)
     versions.promote(path.name)
     ring = None if settings.keys is None else KeyRing(settings.keys, clock.seconds)
@@ -86,7 +93,11 @@ def serve(
         address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{door.getsockname()[1]}"
         tell(f"Serving {path.name} on {address}, events in {_named(settings.store)}; Ctrl-C stops it")
         tell(f"""Try: curl {address}/v1/recommendations --json '{{"user": "u-1", "k": 5}}'""")
+        tell(f"Pages: {address}/shop and {address}/ops")
         log_json()
+        sys.setswitchinterval(_TURN_S)
+        gc.collect()
+        gc.freeze()  # what is there now stays: a collection that walked through all of it would hold answers up
         with suppress(KeyboardInterrupt):
             server.run(sockets=[door])
 

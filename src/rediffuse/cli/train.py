@@ -78,6 +78,7 @@ def train(
     chosen = _chosen(method, preset, settings(sets), before)
     dataset = Dataset.read(data)
     if before is not None:
+        check_erasures(before, dataset)
         dataset = dataset.numbered_like(before.items)
     found = find_protocol(dataset, protocol, seeds=(seed,))
     mark = fingerprint(chosen, dataset, found, run, before)
@@ -98,6 +99,32 @@ def train(
     reached = f"{found.select_by} {value:.4f}" if value is not None else "nothing to find"
     tell(f"{chosen.label}: {reached} on {found.selection.relevant!r}, {fitted.seconds:.1f} s")
     tell(f"Wrote {to}. Next: {line('rediffuse', 'evaluate', to, '--data', data)}")
+
+
+def check_erasures(before: ModelFolder, dataset: Dataset) -> None:
+    """Refuse to go on from a model that may still know somebody who was erased since.
+
+    Raises: InvalidInput naming the erasure; its receipt has the same number.
+    """
+    then, now = before.data.get("store"), dataset.facts.get("store")
+    if now is None:
+        if then is None:
+            return
+        raise InvalidInput(
+            say(
+                "The model learned from an event store, whose erasures this dataset does not tell",
+                remedy="Make the dataset with `rediffuse collect`, or train from scratch",
+            )
+        )
+    erased = now["erased_seq"]
+    if erased and (then is None or then["name"] != now["name"] or then["erased_seq"] < erased):
+        raise InvalidInput(
+            say(
+                "The model may still know somebody who was erased since it learned",
+                got=f"erasure {erased}",
+                remedy="Train from scratch: leave --from out and name the method",
+            )
+        )
 
 
 def fingerprint(

@@ -15,10 +15,14 @@ from starlette.exceptions import HTTPException
 
 import rediffuse
 from rediffuse.errors import InvalidInput
+from rediffuse.serving import aws, aws_shapes, imports_http
 from rediffuse.serving.engine import Ask, Exploration, Place
+from rediffuse.serving.imports import Imports
 from rediffuse.serving.ingest import INVALID, Ingest, lines, parsed
 from rediffuse.serving.keys import KeyRing, Right
-from rediffuse.serving.problems import documented, handle_all, invalid, refused
+from rediffuse.serving.pages.routes import ENTRANCES, pages
+from rediffuse.serving.problems import documented, failed, handle_all, invalid, refused
+from rediffuse.serving.room import Room
 from rediffuse.serving.schemas import (
     MOST_EVENTS,
     ErasureSaid,
@@ -48,6 +52,8 @@ from rediffuse.types import Options
 
 BODY = (400, 408, 413, 415)
 """What can be wrong with any body, besides its content."""
+QUESTIONS = frozenset({"/v1/recommendations", "/aws/recommendations", "/aws/personalize-ranking"})
+"""Routes that wait for the model."""
 _METRICS = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "For Prometheus."}}
 _PARTLY = {207: {"model": EventsSaid, "description": "Some events were refused; each says why."}}
 
@@ -68,9 +74,22 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
     )
     for router in (asking(service, metrics), telling(service, metrics), running(service, metrics), watching(service)):
         app.include_router(router)
+    app.include_router(aws.speaking(service, metrics))
+    chosen = service.settings
+    app.include_router(imports_http.importing(Imports(service, chosen.imports, chosen.import_s)))
+    app.include_router(pages(service, metrics, keys))
     app.include_router(describing(app, locked=keys is not None))
     handle_all(app)
-    app.add_middleware(Guard, settings=service.settings, keys=keys, clock=service.clock.seconds, problem=refused)
+    app.add_middleware(Room, paths=QUESTIONS, check=service.check_room, problem=failed)
+    app.add_middleware(
+        Guard,
+        settings=service.settings,
+        keys=keys,
+        clock=service.clock.seconds,
+        problem=refused,
+        entrances=(*ENTRANCES, imports_http.entrance(chosen.import_bytes)),
+    )
+    app.add_middleware(aws_shapes.Errors)
     app.add_middleware(Observed, metrics=metrics)
     return app
 
@@ -91,7 +110,7 @@ def asking(service: Service, metrics: Metrics) -> APIRouter:
             deadline_s=deadline_s,
         )
         answered = given.answered
-        metrics.lists.labels(answered.version, answered.fallback or "", answered.degraded or "").inc()
+        metrics.listed(answered.version, answered.fallback, answered.degraded)
         return _json(recommendation_of(given))
 
     return router
@@ -121,8 +140,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
             if alone and took.said[0]["status"] == INVALID:
                 raise HTTPException(422, took.said[0]["message"])
         said = took.answer()
-        for name in ("stored", "known", "refused"):
-            metrics.events.labels(name).inc(said[name])
+        metrics.told(said)
         return JSONResponse(said, 207 if said["refused"] else 200)
 
     @router.put(
@@ -130,7 +148,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         tags=["items"],
         dependencies=[_needs("write")],
         response_model=ItemsSaid,
-        responses=documented(*BODY),
+        responses=documented(404, *BODY),
     )
     async def put_item(item: Annotated[Word, InPath()], body: ItemBody) -> Response:
         """Say what is known of an item today, in place of what was said before."""
@@ -153,7 +171,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         tags=["users"],
         dependencies=[_needs("admin")],
         response_model=ErasureSaid,
-        responses=documented(),
+        responses=documented(404),
     )
     async def erase(user: Annotated[Word, InPath()]) -> Response:
         """Forget a user, or with `p:` before the id a visitor: their events are gone and refused from now on."""

@@ -125,6 +125,19 @@ class Batcher(Generic[AskT, AnswerT]):
         under_way = sum(max(self.pace.seconds(n) - (now - began), 0.0) for began, n in self._running.values())
         return (ahead + under_way) / self._workers
 
+    def check_room(self, deadline_s: float) -> None:
+        """Refuse who could not be answered in time. Raises: Overloaded; Closing, one of its kind."""
+        if self._closing:
+            raise Closing(say("The service is stopping", remedy="Ask another one"), 1.0)
+        # An idle batcher takes any ask: otherwise one slow batch could shut the door for ever.
+        if not self._queue and not self._running:
+            return
+        wait_s = self.wait_s
+        if len(self._queue) >= self._limit or wait_s > MARGIN * deadline_s:
+            raise Overloaded(
+                say("Too many ask at once", remedy="Ask again later"), max(wait_s - MARGIN * deadline_s, 0.05)
+            )
+
     async def ask(self, ask: AskT, deadline_s: float) -> AnswerT:
         """The answer to one ask.
 
@@ -132,17 +145,9 @@ class Batcher(Generic[AskT, AnswerT]):
         Raises: Overloaded at once when there is no room, or the wait would be too long; DeadlinePassed; whatever `run`
             says of this ask.
         """
+        self.check_room(deadline_s)
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if self._closing:
-            raise Closing(say("The service is stopping", remedy="Ask another one"), 1.0)
-        wait_s = self.wait_s
-        # An idle batcher takes any ask: otherwise one slow batch could shut the door for ever.
-        busy = bool(self._queue or self._running)
-        if len(self._queue) >= self._limit or (busy and wait_s > MARGIN * deadline_s):
-            raise Overloaded(
-                say("Too many ask at once", remedy="Ask again later"), max(wait_s - MARGIN * deadline_s, 0.05)
-            )
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._work(number)) for number in range(self._workers)]
         waiting = _Waiting[AskT, AnswerT](ask, now, now + deadline_s, loop.create_future())

@@ -12,6 +12,8 @@ CANARY_K, MANY = 10, 50
 """Places of a canary's list, and items of its longest history."""
 CLOSE = 1e-4
 """How far scores of a canary alone and among others may lie apart, relative to the largest."""
+GOLDEN = 1e-5
+"""How far scores may lie from those of when the model was made, relative to the largest."""
 
 
 def warm_up(model: Model) -> None:
@@ -40,10 +42,27 @@ def warm_up(model: Model) -> None:
         if wrong is not None:
             what = f"{model.method} after {len(history)} events answers wrongly"
             raise ArtifactError(say(what, got=wrong, remedy="Train the model anew"))
+    _check_golden(model)
     tables = {"popularity": model.folder.popularity, "vectors": model.folder.vectors}
     for name, table in tables.items():
         if table is not None and not bool(torch.isfinite(table).all()):
             raise ArtifactError(say(f"The {name} of this model are not finite", remedy="Train the model anew"))
+
+
+def _check_golden(model: Model) -> None:
+    """Ask what was asked when the model was made. Raises: ArtifactError when it answers otherwise."""
+    for told in model.folder.golden:
+        found = model.recommend(told["history"], len(told["items"]), times_us=told["times_us"]).items
+        right = dict(zip(told["items"], told["scores"], strict=True))
+        close = GOLDEN * max(map(abs, told["scores"]), default=0.0)
+        alike = len(found) == len(right) and all(
+            abs(place.score - score) <= close and abs(right.get(place.item, score) - score) <= close
+            for place, score in zip(found, told["scores"], strict=True)
+        )
+        if not alike:
+            what = f"{model.method} answers otherwise than when it was made"
+            got = f"{[place.item for place in found[:3]]} .. instead of {told['items'][:3]} .."
+            raise ArtifactError(say(what, got=got, remedy="Train the model anew with this version"))
 
 
 def _scores(answer: Answer) -> list[float]:

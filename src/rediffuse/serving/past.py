@@ -23,20 +23,24 @@ Seen = tuple[str, int | None]
 
 
 def interests(events: Iterable[Event], now_us: int) -> list[Seen]:
-    """The items somebody was interested in, oldest first: nothing that was only shown, taken back, or lies ahead."""
-    found = list[tuple[str, Seen]]()
+    """The items somebody was interested in, oldest first."""
+    return [(event.item, event.time_us) for event in telling(events, now_us)]
+
+
+def telling(events: Iterable[Event], now_us: int) -> list[Event]:
+    """What tells of somebody's interests, oldest first: nothing that was only shown, taken back, or lies ahead."""
+    found = list[Event]()
     for event in events:
         if event.kind in SHOWN or event.time_us > now_us + AHEAD_US:
             continue
         if event.kind not in TAKES_BACK:
-            found.append((event.kind, (event.item, event.time_us)))
+            found.append(event)
             continue
         for place in range(len(found) - 1, -1, -1):
-            kind, (item, _) = found[place]
-            if item == event.item and kind in TAKES_BACK[event.kind]:
+            if found[place].item == event.item and found[place].kind in TAKES_BACK[event.kind]:
                 del found[place]
                 break
-    return [seen for _, seen in found]
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Every request but those to `/health/` passes the `Guard` before anything of its 
 import asyncio
 import math
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,14 +40,49 @@ class Buckets:
         return wait
 
 
+def bearer(headers: Headers) -> str:
+    """The secret that a program sends."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """How some of the paths are entered."""
+
+    paths: re.Pattern[str]
+    """Matches them whole."""
+    refused: Refused
+    """The answer to who is not let in."""
+    secret: Callable[[Headers], str] = bearer
+    """The secret that a request carries, empty where it has none."""
+    kind: str = "application/json"
+    """The media type of bodies."""
+    keyless: bool = False
+    """Whether nobody is asked for a key."""
+    most: int | None = None
+    """Bytes of a body that may take its time; None: as the settings say."""
+
+
 class Guard:
     """ASGI middleware: asks for the key, counts requests, and bounds what is read of a body."""
 
     def __init__(
-        self, app: ASGIApp, *, settings: Settings, keys: KeyRing | None, clock: Callable[[], float], problem: Refused
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        keys: KeyRing | None,
+        clock: Callable[[], float],
+        problem: Refused,
+        entrances: Sequence[Entrance] = (),
     ) -> None:
-        """Args: keys: None: nobody is asked, and only who speaks to this machine by its own name is served."""
-        self.app, self.settings, self.keys, self.problem = app, settings, keys, problem
+        """Args: keys: None: nobody is asked, and only who speaks to this machine by its own name is served.
+
+        entrances: of paths that are entered in another way than the API.
+        """
+        self.app, self.settings, self.keys = app, settings, keys
+        self.entrances = (*entrances, Entrance(re.compile(".*", re.DOTALL), problem))
         self.buckets = Buckets(settings.requests_per_s, settings.burst, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,40 +91,43 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        way = next(way for way in self.entrances if way.paths.fullmatch(scope["path"]))
         try:
-            scope.setdefault("state", {})["key"] = self._who(headers)
-            receive = self._bounded(scope, headers, receive)
+            scope.setdefault("state", {})["key"] = self._who(headers, way)
+            receive = self._bounded(scope, headers, receive, way)
         except HTTPException as refused:
-            await self.problem(refused)(scope, receive, send)
+            await way.refused(refused)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _who(self, headers: Headers) -> Key:
+    def _who(self, headers: Headers, way: Entrance) -> Key | None:
         if self.keys is None:
             _refuse_strangers(headers)
             return OPEN
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        key = self.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+        if way.keyless:
+            return None
+        secret = way.secret(headers)
+        key = self.keys.find(secret) if secret else None
         if key is None:
             raise HTTPException(401, "A key is needed: Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"})
         if wait := self.buckets.take(key.name):
             raise HTTPException(429, "Too many requests with this key.", {"Retry-After": str(math.ceil(wait))})
         return key
 
-    def _bounded(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, headers: Headers, receive: Receive, way: Entrance) -> Receive:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         stream = kind == STREAM and scope["path"] == "/v1/events"
-        most = self.settings.stream_bytes if stream else self.settings.body_bytes
+        most = way.most or (self.settings.stream_bytes if stream else self.settings.body_bytes)
         told = headers.get("content-length", "0")
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "Bodies are read as they are: leave Content-Encoding out.")
         if not told.isdecimal():
             raise HTTPException(400, "Content-Length is no number.")
-        if (int(told) or "transfer-encoding" in headers) and not (stream or kind == "application/json"):
-            raise HTTPException(415, f"A body is application/json, or {STREAM} for events.")
+        if (int(told) or "transfer-encoding" in headers) and not (stream or kind == way.kind):
+            raise HTTPException(415, f"A body is {way.kind}, or {STREAM} for the events of the API.")
         if int(told) > most:
             raise HTTPException(413, f"The body is larger than {most} bytes.", {"Connection": "close"})
-        return bounded(receive, most, None if stream else self.settings.body_timeout_s)
+        return bounded(receive, most, None if stream or way.most else self.settings.body_timeout_s)
 
 
 def bounded(receive: Receive, most: int, timeout_s: float | None) -> Receive:

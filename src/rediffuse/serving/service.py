@@ -5,15 +5,15 @@ Joins the store, the batcher and the versions of the model. Time and fresh ids a
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rediffuse.errors import InvalidInput, RediffuseError
-from rediffuse.serving.batcher import Batcher, DeadlinePassed
+from rediffuse.serving.batcher import Batcher
 from rediffuse.serving.engine import Answered, Ask
 from rediffuse.serving.ladder import Ladder, Rung
+from rediffuse.serving.names import names
 from rediffuse.serving.past import Seen, interests, joined, nothing
 from rediffuse.serving.settings import Settings
 from rediffuse.serving.shelf import Shelf
@@ -33,8 +33,19 @@ class Clock:
     """UTC microseconds."""
     seconds: Callable[[], float] = time.monotonic
     """Only grow."""
-    fresh: Callable[[], str] = lambda: secrets.token_hex(16)
-    """A name that nobody has: 32 letters."""
+    fresh: Callable[[], str] = field(default_factory=names)
+    """A name that nobody has, 32 letters; it is no secret."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An ask that waits."""
+
+    ask: Ask
+    subject: str | None
+    """Whose stored events are its history; None: it has all that it is to have."""
+    exclude: Sequence[str] | None
+    """Items besides those that the model leaves out by itself."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +77,17 @@ class Service:
         self.past, self.ladder = past, ladder or Ladder()
         self.shelf = Shelf(store, clock.seconds)
         self._rung = Rung.WHOLE
-        self.batcher: Batcher[Ask, Answered] = Batcher(
+        self.batcher: Batcher[Wanted, tuple[Ask, Answered]] = Batcher(
             self._answers,
             largest=settings.largest_batch,
             wait_ms=settings.batch_wait_ms,
             queue=settings.queue,
             workers=settings.workers,
         )
+
+    def check_room(self) -> None:
+        """Refuse a question that could not be answered in time, whatever it is. Raises: Overloaded."""
+        self.batcher.check_room(self.settings.deadline_ms / 1000)
 
     async def recommend(
         self,
@@ -93,22 +108,9 @@ class Service:
         until = began + min(deadline_s or most, most)
         stale = min_seq is not None and not await self._seen(min_seq, (began + until) / 2)
         subject = ask.user if anonymous is None or ask.user is not None else anonymous_subject(anonymous)
-        if ask.history is None and subject is not None:
-            found = await asyncio.to_thread(self._history, subject)
-            times = tuple(at for _, at in found if at is not None)
-            ask = replace(
-                ask,
-                history=tuple(item for item, _ in found),
-                times_us=times if len(times) == len(found) else None,
-                user=subject,
-            )
-        if exclude is not None:
-            ask = replace(ask, exclude=(*exclude, *(() if self._repeats() else ask.told)))
         self._rung = self.ladder.choose(self.batcher.wait_s)
-        left_s = until - self.clock.seconds()
-        if left_s <= 0:
-            raise DeadlinePassed("The history could not be read in time. Ask again later.")
-        answered = await self.batcher.ask(ask, left_s)
+        wanted = Wanted(ask, subject if ask.history is None else None, exclude)
+        ask, answered = await self.batcher.ask(wanted, until - self.clock.seconds())
         given = Given(self.clock.fresh(), ask, answered, stale, self.clock.seconds() - began)
         tell(
             "recommendation",
@@ -169,16 +171,40 @@ class Service:
         self.shelf.forget_models()
         return found
 
-    def _answers(self, asks: Sequence[Ask]) -> list[Answered | RediffuseError]:
-        """In a worker: all asks of a batch by the version of this moment."""
+    def _answers(self, wanted: Sequence[Wanted]) -> list[tuple[Ask, Answered] | RediffuseError]:
+        """In a worker: all of a batch by the version of this moment, after the histories of this moment."""
         self.shelf.refresh()
         with self.versions.current() as version:
-            return self.shelf.answer(version.engine, asks, self._rung)
+            repeats = bool(version.engine.model.folder.protocol.get("repeats"))
+            asks = [self._complete(one, repeats=repeats) for one in wanted]
+            whole = [ask for ask in asks if isinstance(ask, Ask)]
+            answers = iter(self.shelf.answer(version.engine, whole, self._rung))
+        return [_with(ask, next(answers)) if isinstance(ask, Ask) else ask for ask in asks]
+
+    def _complete(self, wanted: Wanted, *, repeats: bool) -> Ask | RediffuseError:
+        """The ask with the history of its subject; what went wrong when the store could not be read."""
+        ask = wanted.ask
+        if wanted.subject is not None:
+            try:
+                found = self._history(wanted.subject)
+            except RediffuseError as error:
+                return error
+            times = tuple(at for _, at in found if at is not None)
+            ask = replace(
+                ask,
+                history=tuple(item for item, _ in found),
+                times_us=times if len(times) == len(found) else None,
+                user=wanted.subject,
+            )
+        if wanted.exclude is not None:
+            ask = replace(ask, exclude=(*wanted.exclude, *(() if repeats else ask.told)))
+        return ask
 
     def _history(self, subject: str) -> list[Seen]:
         now, most = self.clock.now_us(), self.settings.history
         owner = self.store.owner(subject)
-        before = [] if self.store.erased(owner) else self.past(owner)
+        before = self.past(owner)
+        before = [] if before and self.store.erased(owner) else before
         return joined(before, interests(self.store.history(owner, most), now), most)
 
     async def _seen(self, seq: int, until: float) -> bool:
@@ -188,10 +214,6 @@ class Service:
                 return False
             await asyncio.sleep(_SEEN_AGAIN_S)
         return True
-
-    def _repeats(self) -> bool:
-        with self.versions.current() as version:
-            return bool(version.engine.model.folder.protocol.get("repeats"))
 
     def _held(self) -> None:
         with self.versions.current():
@@ -213,3 +235,7 @@ class Service:
             self.store.alias(anonymous, user)
         except InvalidInput:
             _log.warning("an alias was refused")
+
+
+def _with(ask: Ask, answer: Answered | RediffuseError) -> tuple[Ask, Answered] | RediffuseError:
+    return answer if isinstance(answer, RediffuseError) else (ask, answer)

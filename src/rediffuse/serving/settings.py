@@ -47,8 +47,18 @@ class Settings(FrozenConfig):
     """Largest body of a request."""
     stream_bytes: PositiveInt = 64 * 2**20
     """Largest stream of events, one JSON object a line."""
+    imports: Path = Path("imports")
+    """Folder in which files that are imported over HTTP wait to be read; nothing stays there."""
+    import_bytes: PositiveInt = 256 * 2**20
+    """Largest file that is imported over HTTP."""
+    import_s: PositiveFloat = 600.0
+    """Time that reading one may take."""
     body_timeout_s: PositiveFloat = 10.0
     """Time a client has to send a body that is no stream."""
+    gate_metric: str | None = None
+    """Metric that a model must have reached to follow another, as its folder records it; None: nothing is asked."""
+    gate_share: float = Field(default=0.95, ge=0)
+    """Share of what the model that answers reached; popularity must be reached whole."""
     stop_s: PositiveInt = 20
     """Time that requests in flight have to end after the service was told to stop."""
 

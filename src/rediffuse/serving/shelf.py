@@ -43,12 +43,17 @@ class Shelf:
 
     def answer(self, engine: Engine, asks: Sequence[Ask], rung: Rung) -> list[Answered | RediffuseError]:
         """The engine's answers under today's items; what is not to be had is in no list."""
+        engine = self.dressed(engine)
         with self._lock:
-            engine = self._dress(engine) if self._told else engine
             gone = not all(item.available for item in self._told.values())
         if gone:
             asks = [replace(ask, where=(*ask.where, f"{AVAILABLE}=true")) for ask in asks]
         return engine.answer(asks, rung)
+
+    def dressed(self, engine: Engine) -> Engine:
+        """The engine under today's items; itself where nothing was told."""
+        with self._lock:
+            return self._dress(engine) if self._told else engine
 
     def forget_models(self) -> None:
         """Let go of the model that answered last."""

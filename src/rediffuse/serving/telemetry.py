@@ -7,7 +7,6 @@ words: those may hold what was sent.
 import json
 import logging
 import re
-import secrets
 import sys
 import time
 import traceback
@@ -18,6 +17,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rediffuse.serving.names import names
 
 log = logging.getLogger("rediffuse.serving")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -52,6 +53,15 @@ class Metrics:
         """Show what a function says whenever the metrics are read."""
         Gauge(f"rediffuse_{name}", text, registry=self.registry).set_function(read)
 
+    def listed(self, version: str, fallback: str | None, degraded: str | None) -> None:
+        """Count a list."""
+        self.lists.labels(version, fallback or "", degraded or "").inc()
+
+    def told(self, said: Mapping[str, Any]) -> None:
+        """Count what became of events. Args: said: as the answer tells it."""
+        for name in ("stored", "known", "refused"):
+            self.events.labels(name).inc(said[name])
+
     def text(self) -> bytes:
         """In the text format of Prometheus."""
         return generate_latest(self.registry)
@@ -62,7 +72,7 @@ class Observed:
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         """Args: metrics: what counts."""
-        self.app, self.metrics = app, metrics
+        self.app, self.metrics, self.fresh = app, metrics, names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and note how it ended."""
@@ -71,7 +81,7 @@ class Observed:
             return
         began, status = time.perf_counter(), 500
         told = Headers(scope=scope).get("x-request-id", "")
-        request_id = told if _REQUEST_ID.fullmatch(told) else secrets.token_hex(8)
+        request_id = told if _REQUEST_ID.fullmatch(told) else self.fresh()
 
         async def sending(message: Message) -> None:
             nonlocal status

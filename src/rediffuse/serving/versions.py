@@ -21,6 +21,7 @@ from rediffuse.files import MANIFEST, sha256
 from rediffuse.registry import load
 from rediffuse.serving.canaries import warm_up
 from rediffuse.serving.engine import Engine
+from rediffuse.serving.gate import Gate
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 State = Literal["current", "candidate", "draining", "on_disk"]
@@ -80,14 +81,17 @@ class Versions:
         drain_s: float = 30.0,
         now_s: Callable[[], float] = time.time,
         classic: Model | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
         Args: folder: where `promote` looks for a model of a name; None: only what was loaded can be promoted.
             drain_s: how long a step waits for requests of a version that was replaced.   now_s: the clock.
-            classic: as of `Engine`, for all versions.
+            classic: as of `Engine`, for all versions.   gate: what a model must have reached to follow another; going back
+                to one that answered needs no more.
         """
         self._folder, self._device, self._drain_s, self._now_s, self._classic = folder, device, drain_s, now_s, classic
+        self._gate = gate
         self._turn, self._lock = threading.RLock(), threading.Lock()
         self._current: Version | None = None
         self._candidate: Version | None = None
@@ -124,12 +128,18 @@ class Versions:
 
         Returns when the version before it is freed, or `drain_s` later.
 
-        Raises: as `load`; the current version then goes on.
+        Raises: as `load`, and InvalidInput where the gate is shut; the current version then goes on.
         """
         with self._turn:
             found = (
                 self._candidate if self._candidate and self._candidate.name == name else self.load(self._place(name))
             )
+            if self._gate is not None and self._current is not None:
+                try:
+                    self._gate.check(found.engine.model.folder, self._current.engine.model.folder)
+                except InvalidInput:
+                    self._candidate = None
+                    raise
             return self._swap(found, remember=True)
 
     def rollback(self) -> Version:

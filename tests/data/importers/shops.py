@@ -185,6 +185,63 @@ RETAIL_PRODUCTS = lines(
     },
     {"id": "C", "type": "COLLECTION", "title": "Summer", "categories": ["Sets"], "collectionMemberIds": ["007"]},
 )
+
+
+def _gid(kind: str, n: int) -> str:
+    return f"gid://shopify/{kind}/{n}"
+
+
+_P1, _P2, _O1, _O2 = _gid("Product", 1), _gid("Product", 2), _gid("Order", 1), _gid("Order", 2)
+BULK_PRODUCTS = lines(
+    {
+        "id": _P1,
+        "handle": "shirt",
+        "title": "Linen shirt",
+        "descriptionHtml": "<p>Cool &amp; light</p>",
+        "vendor": "Ahoy",
+        "productType": "Shirts",
+        "category": {"fullName": "Apparel > Tops"},
+        "tags": ["summer"],
+        "createdAt": "2024-01-31T10:00:00Z",
+    },
+    {
+        "id": _gid("ProductVariant", 11),
+        "sku": "007",
+        "price": "39.90",
+        "compareAtPrice": "49.90",
+        "inventoryQuantity": 3,
+        "selectedOptions": [{"name": "Color", "value": "blue"}, {"name": "Size", "value": "M"}],
+        "__parentId": _P1,
+    },
+    {"id": _gid("ProductVariant", 12), "sku": "7", "price": "49.90", "inventoryQuantity": 0, "__parentId": _P1},
+    {"id": _gid("MediaImage", 5), "image": {"url": "https://s/7.jpg"}, "__parentId": _P1},
+    {"id": _P2, "title": "Hat", "vendor": "Ahoy", "tags": []},
+)
+BULK_ORDERS = lines(
+    {
+        "id": _O1,
+        "createdAt": "2024-01-31T10:00:00Z",
+        "customer": {"id": _gid("Customer", 1)},
+        "email": "ann@example.com",
+    },
+    {
+        "id": _gid("LineItem", 1),
+        "quantity": 1,
+        "product": {"id": _P1},
+        "variant": {"id": _gid("ProductVariant", 11)},
+        "discountedTotalSet": {"shopMoney": {"amount": "39.9"}},
+        "__parentId": _O1,
+    },
+    {"id": _gid("LineItem", 2), "title": "Gift wrap", "product": None, "variant": None, "__parentId": _O1},
+    {
+        "id": _O2,
+        "createdAt": "2024-02-01T10:00:00Z",
+        "cancelledAt": "2024-02-02T10:00:00Z",
+        "customer": None,
+        "email": "ben@example.com",
+    },
+    {"id": _gid("LineItem", 3), "quantity": 2, "product": {"id": _P2}, "variant": None, "__parentId": _O2},
+)
 FILES: dict[str, tuple[str, str]] = {
     "feed.tsv": ("merchant", TSV),
     "feed.csv": ("merchant", CSV),
@@ -192,6 +249,8 @@ FILES: dict[str, tuple[str, str]] = {
     "old.csv": ("shopify", OLD_SHOPIFY),
     "new.csv": ("shopify", NEW_SHOPIFY),
     "orders.csv": ("shopify", ORDERS),
+    "bulk_products.jsonl": ("shopify", BULK_PRODUCTS),
+    "bulk_orders.jsonl": ("shopify", BULK_ORDERS),
     "interactions.csv": ("personalize", PERSONALIZE),
     "items.csv": ("personalize", PERSONALIZE_ITEMS),
     "events.jsonl": ("ga4", GA4),

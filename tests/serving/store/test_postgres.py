@@ -1,7 +1,8 @@
-"""The store in PostgreSQL; REDIFFUSE_TEST_POSTGRES names a database that these tests may empty."""
+"""The store in PostgreSQL; REDIFFUSE_TEST_POSTGRES names a server on which these tests may make databases."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,19 +13,21 @@ from tests.serving.store.conformance import StoreConformance, event
 DSN = os.environ.get("REDIFFUSE_TEST_POSTGRES", "")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not DSN, reason="no PostgreSQL: name an empty database in REDIFFUSE_TEST_POSTGRES"),
+    pytest.mark.skipif(not DSN, reason="no PostgreSQL: name a server in REDIFFUSE_TEST_POSTGRES"),
 ]
 
 
 @pytest.fixture
-def empty() -> str:
-    """The database without tables."""
+def empty() -> Generator[str]:
+    """A database without tables, one for each process that tests at the same time."""
     import psycopg
 
-    with psycopg.connect(DSN, autocommit=True) as connection:
-        connection.execute("SET client_min_messages = warning")
-        connection.execute("DROP TABLE IF EXISTS facts, head, events, aliases, tombstones, items")
-    return DSN
+    name = f"tests_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    with psycopg.connect(DSN, autocommit=True) as server:
+        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {name}")
+        yield urlsplit(DSN)._replace(path=f"/{name}").geturl()
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 class TestPostgres(StoreConformance):

@@ -1,5 +1,6 @@
 """Foreign files -> a dataset, one source a file."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def format_of(source: Path, form: str = "auto") -> str:
     if chosen not in IMPORTERS:
         raise InvalidInput(unknown("format", chosen, ["auto", *IMPORTERS]))
     return chosen
+
+
+def shop_format(source: Path, form: str = "auto") -> str:
+    """The format of a file of a shop. Raises: InvalidInput when it is of another kind."""
+    chosen, allowed = format_of(source, form), (*SHOPS, "table")
+    if chosen not in allowed:
+        raise InvalidInput(say("This is no file of a shop", got=chosen, allowed=allowed))
+    return chosen
+
+
+def options_of(form: str) -> frozenset[str]:
+    """What can be asked of the importer of a format, besides a feed."""
+    return frozenset(inspect.signature(IMPORTERS[form]).parameters) - {"source", "products"}
 
 
 def holds_products(source: Path, form: str = "auto") -> bool:

@@ -7,20 +7,23 @@ Whatever a file does to the process that reads it, the parent gets a dataset or 
 """
 
 import json
+import logging
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
+from rediffuse.data.importers.tolerance import SHARE, tolerating
 from rediffuse.data.rules import EventRules
-from rediffuse.errors import InvalidInput, RediffuseError, say
+from rediffuse.errors import InvalidInput, RediffuseError, refuse_options, say
 
 TIMEOUT_S = 900.0
 SPARE_MB = 3072
@@ -30,7 +33,8 @@ _PACKED = 10  # what text unpacks to
 REFUSED = 3
 """Exit code of a child that says why."""
 
-_TABLE, _FOLDER = "items.parquet", "data"
+_TABLE, _FOLDER, _TOLD = "items.parquet", "data", "told.json"
+_log = logging.getLogger(__name__)
 _PATHS = ("items", "users", "feed")
 _COMMAND = (sys.executable, "-s", "-P", "-m", "rediffuse.data.importers.child")
 _REMEDY = "It is damaged, or needs more memory than a file of its size may: check it, or part it into smaller files"
@@ -42,28 +46,73 @@ def read(
     *,
     feed: Path | None = None,
     feed_format: str = "auto",
+    bad_rows: float = SHARE,
     timeout_s: float = TIMEOUT_S,
     spare_mb: int = SPARE_MB,
     **options: Any,
 ) -> Dataset:
     """`importers.read` in a child: a dataset from events, joined with a feed where there is one.
 
-    Args: timeout_s: after which it is ended.   spare_mb: memory besides TIMES times the files; options: of the importer.
+    Args: bad_rows: share of rows that may be left out because they cannot stand; a warning tells of them.
+        timeout_s: after which it is ended.   spare_mb: memory besides TIMES times the files; options: of the importer.
     Raises: InvalidInput as the importer does, or when the child was ended by a limit or by what it read.
     """
-    asked = {"source": source, "form": form, "feed": feed, "feed_format": feed_format, "options": options}
-    with tempfile.TemporaryDirectory() as folder:
-        _run(source, feed, Path(folder), asked, timeout_s, spare_mb)
-        return Dataset.read(Path(folder) / _FOLDER)
+    asked = {"form": form, "feed": feed, "feed_format": feed_format, "options": options, "bad_rows": bad_rows}
+    return _done("read", source, feed, asked, timeout_s, spare_mb).events()
 
 
 def products(
-    source: Path, form: str = "auto", *, timeout_s: float = TIMEOUT_S, spare_mb: int = SPARE_MB
+    source: Path,
+    form: str = "auto",
+    *,
+    bad_rows: float = SHARE,
+    timeout_s: float = TIMEOUT_S,
+    spare_mb: int = SPARE_MB,
 ) -> pl.DataFrame:
     """`importers.products` in a child: the table of items of a feed. Args, Raises: as `read`."""
-    with tempfile.TemporaryDirectory() as folder:
-        _run(source, None, Path(folder), {"source": source, "form": form}, timeout_s, spare_mb)
-        return pl.read_parquet(Path(folder) / _TABLE, glob=False)
+    return _done("products", source, None, {"form": form, "bad_rows": bad_rows}, timeout_s, spare_mb).items()
+
+
+def either(
+    source: Path,
+    form: str = "auto",
+    *,
+    bad_rows: float = SHARE,
+    timeout_s: float = TIMEOUT_S,
+    spare_mb: int = SPARE_MB,
+    **options: Any,
+) -> "Found":
+    """What a file of a shop holds, products or events, found out in a child. Args: options: of the importer of events.
+
+    Raises: as `read`, also for what is no file of a shop; UnsupportedOption.
+    """
+    asked = {"form": form, "options": options, "bad_rows": bad_rows}
+    return _done("either", source, None, asked, timeout_s, spare_mb)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a child read."""
+
+    form: str
+    left_out: int
+    """Rows that could not stand."""
+    first: tuple[str, ...]
+    """What was wrong with the first of them."""
+    data: Dataset | pl.DataFrame
+    """Events, or a table of items."""
+
+    def events(self) -> Dataset:
+        """The events. Raises: TypeError where it holds items."""
+        if not isinstance(self.data, Dataset):
+            raise TypeError(self.form)
+        return self.data
+
+    def items(self) -> pl.DataFrame:
+        """The table of items. Raises: TypeError where it holds events."""
+        if isinstance(self.data, Dataset):
+            raise TypeError(self.form)
+        return self.data
 
 
 def limit(memory: int, time_s: float, written: int) -> None:
@@ -78,6 +127,22 @@ def limit(memory: int, time_s: float, written: int) -> None:
         hard = resource.getrlimit(kind)[1]
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (bound, bound))
+
+
+def _done(
+    what: str, source: Path, feed: Path | None, asked: Mapping[str, Any], timeout_s: float, spare_mb: int
+) -> Found:
+    """What a child reads. Args: what: read, products or either."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _run(source, feed, folder, {"what": what, "source": source, **asked}, timeout_s, spare_mb)
+        told = json.loads((folder / _TOLD).read_text("utf-8"))
+        table = folder / _TABLE
+        data = pl.read_parquet(table, glob=False) if table.exists() else Dataset.read(folder / _FOLDER)
+        found = Found(told["form"], told["left_out"], tuple(told["first"]), data)
+    if found.left_out:
+        _log.warning("%d rows of %r were left out; the first: %s", found.left_out, source.name, found.first[0])
+    return found
 
 
 def _run(
@@ -135,17 +200,14 @@ def _child(job: Mapping[str, Any]) -> None:
     folder, source = Path(job["folder"]), Path(job["source"])
     limit(job["memory"], job["time_s"], job["written"])
     try:
-        if "options" not in job:
-            importers.products(source, job["form"]).write_parquet(folder / _TABLE)
-            return
-        options: dict[str, Any] = {
-            key: Path(value) if key in _PATHS else value for key, value in job["options"].items()
-        }
-        if "rules" in options:
-            options["rules"] = EventRules.make(options["rules"])
-        feed = None if job["feed"] is None else Path(job["feed"])
-        found = importers.read(source, job["form"], feed=feed, feed_format=job["feed_format"], **options)
-        found.write(folder / _FOLDER)
+        with tolerating(job["bad_rows"]) as left:
+            form = importers.shop_format(source, job["form"]) if job["what"] == "either" else job["form"]
+            if job["what"] == "products" or (job["what"] == "either" and importers.holds_products(source, form)):
+                importers.products(source, form).write_parquet(folder / _TABLE)
+            else:
+                _events(source, form, job).write(folder / _FOLDER)
+        told = {"form": form, "left_out": left.left_out, "first": left.first}
+        (folder / _TOLD).write_text(json.dumps(told), "utf-8")
     except RediffuseError as error:
         json.dump({"kind": type(error).__name__, "message": str(error)}, sys.stdout)
         sys.exit(REFUSED)
@@ -153,6 +215,19 @@ def _child(job: Mapping[str, Any]) -> None:
         message = say(f"{source.name!r} needs more memory than a file of its size may", remedy=_REMEDY)
         json.dump({"kind": "InvalidInput", "message": message}, sys.stdout)
         sys.exit(REFUSED)
+
+
+def _events(source: Path, form: str, job: Mapping[str, Any]) -> Dataset:
+    from rediffuse.data import importers
+
+    options: dict[str, Any] = {key: Path(value) if key in _PATHS else value for key, value in job["options"].items()}
+    if "rules" in options:
+        options["rules"] = EventRules.make(options["rules"])
+    if job["what"] == "either":
+        refuse_options(f"The format {form}", options, importers.options_of(form))
+        return importers.read(source, form, **options)
+    feed = None if job["feed"] is None else Path(job["feed"])
+    return importers.read(source, form, feed=feed, feed_format=job["feed_format"], **options)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from rediffuse.data.importers.products import Level
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
 from rediffuse.data.importers.shop import dataset, kinds, listed, moments
 from rediffuse.data.importers.times import Clock, TimeUnit
+from rediffuse.data.importers.tolerance import sound
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
@@ -138,4 +139,4 @@ def _events(raw: pl.DataFrame, name: str, clock: Clock, dropped: dict[str, int])
     )
     price, quantity, revenue = (numbers(frame, column, name) for column in ("price", "quantity", "revenue"))
     value = revenue.zip_with(revenue.is_not_null(), price * quantity.fill_null(1.0))
-    return frame.drop("price", "quantity", "revenue").with_columns(value=value)
+    return sound(frame.drop("price", "quantity", "revenue").with_columns(value=value), LINE)

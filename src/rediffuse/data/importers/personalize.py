@@ -10,9 +10,10 @@ from rediffuse.data.importers.names import plain
 from rediffuse.data.importers.products import Level, amounts, catalog, extras, found_columns, read_any
 from rediffuse.data.importers.reading import Table, open_table
 from rediffuse.data.importers.records import LINE, numbers, peek
-from rediffuse.data.importers.shop import dataset
+from rediffuse.data.importers.shop import dataset, moments
 from rediffuse.data.importers.table import attributes
 from rediffuse.data.importers.times import Clock, TimeUnit
+from rediffuse.data.importers.tolerance import sound
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
@@ -123,6 +124,11 @@ def products(source: Path) -> pl.DataFrame:
     return out.join(pl.DataFrame([ids, times.alias("created_at")]).unique("item"), on="item", how="left")
 
 
+def kind_of(event_type: str) -> str | None:
+    """What an EVENT_TYPE is, None where the word alone does not tell."""
+    return _WORDS.get(plain(event_type))
+
+
 def holds_products(source: Path) -> bool:
     """Whether it is a file of items, not of interactions."""
     return "TIMESTAMP" not in peek(source)
@@ -145,7 +151,7 @@ def _columns(table: Table, required: tuple[str, ...], optional: tuple[str, ...])
 
 
 def _events(frame: pl.DataFrame, name: str, clock: Clock, event_types: Mapping[str, str]) -> pl.DataFrame:
-    time = clock.read(frame["TIMESTAMP"], int(frame[LINE][0]) - 1)
+    time = moments(frame, "TIMESTAMP", name, clock)
     out = frame.select(LINE, user_id=pl.col("USER_ID").cast(pl.String), item=pl.col("ITEM_ID").cast(pl.String))
     out = out.with_columns(time_us=time)
     if "EVENT_TYPE" in frame.columns:
@@ -153,14 +159,14 @@ def _events(frame: pl.DataFrame, name: str, clock: Clock, event_types: Mapping[s
     if "EVENT_VALUE" in frame.columns:
         text = frame.with_columns(EVENT_VALUE=read_any(frame["EVENT_VALUE"]))
         out = out.with_columns(value=numbers(text, "EVENT_VALUE", name))
-    return out
+    return sound(out, LINE)
 
 
 def _kinds(column: pl.Series, event_types: Mapping[str, str]) -> pl.Series:
     words = read_any(column)
     table: dict[str, str] = {}
     for word in words.drop_nulls().unique().sort():
-        kind = event_types.get(word) or _WORDS.get(plain(word))
+        kind = event_types.get(word) or kind_of(word)
         if kind not in KINDS:
             remedy = f"Say what it is: --event-type {word}=view"
             raise InvalidInput(

@@ -20,6 +20,7 @@ import polars as pl
 
 from rediffuse.data.importers.names import attribute_names, plain
 from rediffuse.data.importers.times import to_utc_us
+from rediffuse.data.importers.tolerance import readable, settle, sound
 from rediffuse.data.importers.values import read_ids, read_text, refuse_row
 from rediffuse.errors import InvalidInput, say
 
@@ -39,6 +40,7 @@ _COLUMNS = (
 )
 _LISTS = ("category_path", "image_urls")
 _TAG = r"(?is)<script\b.*?</script\s*>|<style\b.*?</style\s*>|<!--.*?-->|<[/!?a-z][^>]*>"
+_ROW = "\x00row"
 _EPOCH = r"^\s*[0-9.+-]+\s*$"
 
 
@@ -82,7 +84,8 @@ def catalog(columns: Mapping[str, pl.Series], more: Sequence[pl.Series], source:
         remedy = "Give the feed of one market: prices are compared with each other"
         raise InvalidInput(say(f"{source!r} has prices in several currencies", got=several.to_list(), remedy=remedy))
     frame = pl.DataFrame([column.alias(name) for name, column in out.items()] + list(more))
-    frame = frame.unique().sort("item")
+    frame = sound(frame.with_row_index(_ROW, offset=1), _ROW).drop(_ROW).unique().sort("item")
+    settle(source, frame.height)
     twice = frame.filter(frame["item"].is_duplicated())
     if twice.height:
         remedy = "Keep one row for each variant"
@@ -128,7 +131,7 @@ def amounts(column: pl.Series) -> pl.Series:
     text = read_any(column)
     wrong = ~text.str.contains(_AMOUNT).fill_null(value=True)
     refuse_row(column, wrong, "holds no price", 0, remedy="Write it as 1299.50")
-    return text.cast(pl.Float64).cast(_MONEY)
+    return text.set(wrong, None).cast(pl.Float64).cast(_MONEY)
 
 
 def money(column: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -157,19 +160,18 @@ def prose(column: pl.Series) -> pl.Series:
     )
 
 
-def instants(column: pl.Series) -> pl.Series:
-    """ISO 8601 text -> (n,) Int64 UTC microseconds. Raises: InvalidInput for numbers and what is no time."""
-    wrong = read_any(column).str.contains(_EPOCH).fill_null(value=False)
-    refuse_row(column, wrong, "holds a number where a time was expected", 0, remedy="Write 2024-01-31T10:00:00Z")
-    return to_utc_us(column)
-
-
 def _times(column: pl.Series) -> pl.Series:
-    """Date-times, null where there is none."""
+    """ISO 8601 text -> date-times, null where there is none. Raises: InvalidInput for numbers and what is no time."""
     text = read_any(column)
+    wrong = text.str.contains(_EPOCH).fill_null(value=False)
+    refuse_row(column, wrong, "holds a number where a time was expected", 0, remedy="Write 2024-01-31T10:00:00Z")
+    there = (text.is_not_null() & ~wrong).arg_true()
+    good = readable(to_utc_us, text.gather(there))
+    none = pl.repeat(value=False, n=len(text), dtype=pl.Boolean, eager=True).scatter(there.filter(~good), values=True)
+    refuse_row(column, none, "holds no time", 0, remedy="Write 2024-01-31T10:00:00Z")
     out = pl.Series(column.name, [None] * len(text), dtype=pl.Int64)
-    if (there := text.is_not_null()).any():
-        out = out.scatter(there.arg_true(), instants(text.filter(there)))
+    if good.any():
+        out = out.scatter(there.filter(good), to_utc_us(text.gather(there.filter(good))))
     return out.cast(pl.Datetime("us", "UTC"))
 
 

@@ -124,13 +124,24 @@ def _open_jsonl(path: Path) -> Table:
 
 def complain_of_line(name: str, rows: bytes, before: int) -> None:
     """Name the first line that holds no object, if any. Args: before: lines of the file that stand before these."""
+    for number in broken_lines(rows, before):
+        raise InvalidInput(no_object(name, number))
+
+
+def no_object(name: str, number: int) -> str:
+    """What is said of a line that holds no object."""
+    return say(f"Line {number} of {name!r} is not a JSON object", remedy="Write one object a line")
+
+
+def broken_lines(rows: bytes, before: int) -> Iterator[int]:
+    """Yield the numbers of lines that hold no object. Args: before: lines of the file that stand before these."""
     for number, line in enumerate(rows.split(b"\n"), start=before + 1):
         try:
             right = not line.strip() or isinstance(json.loads(line, parse_constant=_no_constant), dict)
         except (ValueError, RecursionError):
             right = False
         if not right:
-            raise InvalidInput(say(f"Line {number} of {name!r} is not a JSON object", remedy="Write one object a line"))
+            yield number
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -11,7 +11,16 @@ from typing import Any
 import polars as pl
 
 from rediffuse.data.importers.blocks import blocks
-from rediffuse.data.importers.reading import DAMAGE, PARQUET, complain_of_line, header_fields, open_table, start_of
+from rediffuse.data.importers.reading import (
+    DAMAGE,
+    PARQUET,
+    broken_lines,
+    header_fields,
+    no_object,
+    open_table,
+    start_of,
+)
+from rediffuse.data.importers.tolerance import complain, lose
 from rediffuse.errors import InvalidInput, say
 
 Shape = Mapping[str, pl.DataType]
@@ -54,11 +63,11 @@ def peek(path: Path) -> Mapping[str, Any]:
 
 
 def refuse(frame: pl.DataFrame, wrong: pl.Series, column: str, name: str, what: str, *, remedy: str) -> None:
-    """Complain about the first record that is wrong, if any. Args: wrong: (n,) bool.   name: the file's."""
+    """Complain about the records that are wrong, if any, in the words of the first. Args: wrong: (n,) bool.   name: the file's."""
     if wrong.any():
         at = wrong.arg_max() or 0
         record = f"Record {frame[LINE][at]} of {name!r} {what} in {column!r}"
-        raise InvalidInput(say(record, got=frame[column][at], remedy=remedy))
+        complain(say(record, got=frame[column][at], remedy=remedy), frame[LINE].filter(wrong))
 
 
 def numbers(frame: pl.DataFrame, column: str, name: str) -> pl.Series:
@@ -67,26 +76,36 @@ def numbers(frame: pl.DataFrame, column: str, name: str) -> pl.Series:
     out = text.cast(pl.Float64, strict=False)
     wrong = (text.is_not_null() & (text != "") & out.is_null()) | ~out.is_finite().fill_null(value=True)
     refuse(frame, wrong, column, name, "holds no number", remedy="Write plain numbers such as 12.50")
-    return out
+    return out.set(wrong, None)
 
 
 def _of_jsonl(path: Path, shape: Shape) -> Iterator[pl.DataFrame]:
     before = 0
     for rows in blocks(path, quoted=False):
-        lines = pl.Series([line for line in rows.decode().split("\n") if line.strip()], dtype=pl.String)
-        reason = "a record across lines"
-        found = lines.clear()
-        try:
-            found = lines.str.json_decode(pl.Struct(shape))
-        except DAMAGE as error:
-            reason = str(error).partition("\n")[0].removeprefix("error deserializing JSON: ")[:120]
-        # lines are decoded as one list: some that are no objects alone may be one together
-        if len(found) != len(lines) or found.has_nulls():
-            complain_of_line(path.name, rows, before)
+        found = _decoded(rows, shape)
+        if isinstance(found, str) and (wrong := [*broken_lines(rows, before)]):
+            lose(len(wrong), no_object(path.name, wrong[0]))
+            gone = set(wrong)
+            right = (line for number, line in enumerate(rows.split(b"\n"), start=before + 1) if number not in gone)
+            found = _decoded(b"\n".join(right), shape)
+        if isinstance(found, str):
             problem = f"A field of {path.name!r} is nested otherwise than its format says"
-            raise InvalidInput(say(problem, got=reason, remedy="Check which format it is"))
+            raise InvalidInput(say(problem, got=found, remedy="Check which format it is"))
         before += rows.count(b"\n") + 1
-        yield found.struct.unnest()
+        yield found
+
+
+def _decoded(rows: bytes, shape: Shape) -> pl.DataFrame | str:
+    """Lines as objects of a shape; where one is none, why."""
+    lines = pl.Series([line for line in rows.decode().split("\n") if line.strip()], dtype=pl.String)
+    try:
+        found = lines.str.json_decode(pl.Struct(shape))
+    except DAMAGE as error:
+        return str(error).partition("\n")[0].removeprefix("error deserializing JSON: ")[:120]
+    # lines are decoded as one list: some that are no objects alone may be one together
+    if len(found) != len(lines) or found.has_nulls():
+        return "a record across lines"
+    return found.struct.unnest()
 
 
 def _of_parquet(path: Path, shape: Shape) -> Iterator[pl.DataFrame]:

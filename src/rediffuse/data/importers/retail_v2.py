@@ -11,6 +11,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.products import Level, amounts, catalog, paths
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
 from rediffuse.data.importers.shop import dataset, kinds, listed, moments
+from rediffuse.data.importers.tolerance import sound
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
@@ -161,4 +162,4 @@ def _events(raw: pl.DataFrame, name: str, dropped: dict[str, int]) -> pl.DataFra
         quantity=detail("quantity"),
     )
     price, quantity = (numbers(frame, column, name) for column in ("price", "quantity"))
-    return frame.drop("price", "quantity").with_columns(value=price * quantity.fill_null(1.0))
+    return sound(frame.drop("price", "quantity").with_columns(value=price * quantity.fill_null(1.0)), LINE)

@@ -11,6 +11,7 @@ from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.products import Level
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
 from rediffuse.data.importers.shop import dataset, kinds, listed, moments
+from rediffuse.data.importers.tolerance import sound
 from rediffuse.data.rules import EventRules
 
 KINDS = {
@@ -115,4 +116,4 @@ def _events(raw: pl.DataFrame, name: str, dropped: dict[str, int]) -> pl.DataFra
     )
     price, quantity, rating = (numbers(frame, column, name) for column in ("price", "quantity", "rating"))
     value = rating.zip_with(frame["kind"] == "rating", price * quantity.fill_null(1.0))
-    return frame.drop("price", "quantity", "rating").with_columns(value=value)
+    return sound(frame.drop("price", "quantity", "rating").with_columns(value=value), LINE)

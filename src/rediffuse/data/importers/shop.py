@@ -17,6 +17,7 @@ An importer gives one row for each event and item, with those of these columns t
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +29,7 @@ from rediffuse.data.importers.products import Level, at_level
 from rediffuse.data.importers.reading import stem
 from rediffuse.data.importers.records import LINE, refuse
 from rediffuse.data.importers.times import Clock
+from rediffuse.data.importers.tolerance import REASON, readable, settle
 from rediffuse.data.importers.values import MISSING
 from rediffuse.data.interactions import CONTEXT
 from rediffuse.data.rules import EventRules
@@ -72,6 +74,8 @@ def dataset(
     Raises: InvalidInput when no event is left.
     """
     counts = dict(dropped)
+    if bad := settle(source.name, log.height + sum(counts.values())):
+        counts[REASON] = bad
     log, facts = _users(_whole_refunds(_plain(log)), [_plain(some) for some in logins])
     log = _without(log, pl.coalesce("item", "product").is_null(), "no item", counts)
     log = _once(_without(log, pl.col("user").is_null(), "no user", counts), counts)
@@ -139,14 +143,22 @@ def moments(frame: pl.DataFrame, column: str, name: str, clock: Clock | None = N
     """Times of records -> (n,) Int64 UTC microseconds.
 
     Args: clock: reads epoch numbers of one unit; None: ISO 8601 text, and numbers are refused.
-    Raises: InvalidInput naming the column, the first value that is no time and its record.
+    Raises: InvalidInput naming the column, the first value that is no time and its record; where that is tolerated, the
+        time is null.
     """
+    wrong = pl.repeat(value=False, n=frame.height, dtype=pl.Boolean, eager=True)
     if clock is None:
         wrong = frame[column].str.contains(_EPOCH).fill_null(value=False)
         remedy = "This format writes times as 2024-01-31T10:00:00Z"
         refuse(frame, wrong, column, name, "holds a number where a time was expected", remedy=remedy)
     before = 0 if frame.is_empty() else int(frame[LINE][0]) - 1
-    return (clock or Clock()).read(frame[column], before)
+    clock = clock or Clock()
+    good = ~wrong & readable(lambda some: copy(clock).read(some), frame[column])
+    if good.all():
+        return clock.read(frame[column], before)
+    refuse(frame, ~(good | wrong), column, name, "holds no time", remedy="Write it as the format says")
+    out = pl.Series(column, [None] * frame.height, dtype=pl.Int64)
+    return out.scatter(good.arg_true(), clock.read(frame[column].filter(good), before)) if good.any() else out
 
 
 def kinds(frame: pl.DataFrame, column: str, table: Mapping[str, str], dropped: dict[str, int]) -> pl.DataFrame:

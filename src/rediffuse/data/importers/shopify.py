@@ -1,4 +1,4 @@
-"""Shopify's CSV files of products, with the headers of both generations, and of orders.
+"""Shopify's products and orders: CSV files, with the headers of both generations, and bulk operations (`shopify_bulk.py`).
 
 Rows of one handle are the variants of a product: later ones leave its fields empty, some only add an image. Orders name
 their items by SKU, and customers by an address, which becomes a hash.
@@ -11,11 +11,13 @@ from pathlib import Path
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
+from rediffuse.data.importers import shopify_bulk as bulk
 from rediffuse.data.importers.names import plain
 from rediffuse.data.importers.products import Level, amounts, catalog, extras, found_columns, paths, prose, read_any
 from rediffuse.data.importers.reading import open_table
 from rediffuse.data.importers.records import LINE, numbers, peek
 from rediffuse.data.importers.shop import dataset, moments
+from rediffuse.data.importers.tolerance import sound
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
@@ -83,6 +85,15 @@ def load(
     Raises: InvalidInput naming file, record and value for what cannot stand, or when no event is left.
     Limits: orders are held in memory.
     """
+    dropped: dict[str, int] = {}
+    log = _orders(source) if bulk.kind_of(source) is None else bulk.orders(source, dropped, user_of)
+    return dataset(
+        source, "shopify", log, dropped, products=products, level=level, name=name, time_zone=time_zone, rules=rules
+    )
+
+
+def _orders(source: Path) -> pl.DataFrame:
+    """The lines of a CSV file of orders, as a log of a shop."""
     table = open_table(source)
     found = found_columns(table.columns, _ORDER)
     for ours in ("transaction", "email", "created", "title"):
@@ -99,23 +110,22 @@ def load(
     if raw.is_empty():
         raise InvalidInput(say(f"{source.name!r} holds no order with its time", remedy="Check that it is whole"))
     price, quantity = (numbers(raw, column, source.name) for column in ("price", "quantity"))
-    bought = raw.with_columns(value=price * quantity.fill_null(1.0)).select(
+    raw = raw.with_columns(value=price * quantity.fill_null(1.0), time_us=moments(raw, "created", source.name))
+    gone = raw.filter(pl.col("cancelled").is_not_null())
+    ends = gone.select(LINE, gone_us=moments(gone, "cancelled", source.name))
+    raw = sound(raw.join(ends, on=LINE, how="left", maintain_order="left"), LINE)
+    bought = raw.select(
         LINE,
         "title",
         "value",
         "transaction",
-        time_us=moments(raw, "created", source.name),
+        "time_us",
         kind=pl.lit("purchase"),
         user_id=pl.Series(None if text is None else user_of(text) for text in raw["email"]),
         item=pl.coalesce("item", "title"),
     )
-    gone = raw["cancelled"].is_not_null()
-    times = moments(raw.filter(gone), "cancelled", source.name) if gone.any() else pl.Series(dtype=pl.Int64)
-    refunds = bought.filter(gone).with_columns(time_us=times, kind=pl.lit("refund"))
-    log = pl.concat([bought, refunds])
-    return dataset(
-        source, "shopify", log, {}, products=products, level=level, name=name, time_zone=time_zone, rules=rules
-    )
+    refunds = bought.with_columns(time_us=raw["gone_us"], kind=pl.lit("refund")).drop_nulls("time_us")
+    return pl.concat([bought, refunds])
 
 
 def products(source: Path) -> pl.DataFrame:
@@ -125,6 +135,8 @@ def products(source: Path) -> pl.DataFrame:
     Raises: InvalidInput when it has no handles, or as `catalog` says.
     Limits: the table is held in memory.
     """
+    if bulk.kind_of(source) is not None:
+        return bulk.products(source, _LOOKS)
     table = open_table(source)
     whole = table.read(table.columns)
     names = {**_PRODUCT, **_VARIANT, **_NAMED, **_IMAGES}
@@ -178,11 +190,14 @@ def products(source: Path) -> pl.DataFrame:
 
 def holds_products(source: Path) -> bool:
     """Whether it is a file of products, not of orders."""
-    return _lineitem(source) is None
+    kind = bulk.kind_of(source)
+    return _lineitem(source) is None if kind is None else kind not in bulk.ORDERS
 
 
 def recognises(source: Path) -> bool:
-    """Whether the header is that of products, of either generation, or of orders."""
+    """Whether the header is that of products, of either generation, or of orders; or the first line a bulk operation's."""
+    if (kind := bulk.kind_of(source)) is not None:
+        return kind in (*bulk.PRODUCTS, *bulk.ORDERS)
     names = {plain(name) for name in peek(source)}
     products = bool(names & _HANDLES) and {"title", "vendor"} <= names
     return products or (_lineitem(source) is not None and "createdat" in names)

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from rediffuse.data.importers.tolerance import complain
 from rediffuse.errors import InvalidInput, say
 
 MISSING = ("", "null", "none", "nan", "(null)", "(none)", "(not set)", "\\n")
@@ -98,11 +99,12 @@ def read_numbers(column: pl.Series, before: int = 0) -> pl.Series:
 
 
 def refuse_row(column: pl.Series, wrong: pl.Series, what: str, before: int, *, remedy: str) -> None:
-    """Complain about the first row that is wrong, if any. Args: before: rows that stood before these."""
+    """Complain about the rows that are wrong, if any, in the words of the first. Args: before: rows before these."""
     if wrong.any():
         at = wrong.arg_max() or 0
         row = before + at + 1
-        raise InvalidInput(say(f"Column {column.name!r} {what} in row {row}", got=column[at], remedy=remedy))
+        sentence = say(f"Column {column.name!r} {what} in row {row}", got=column[at], remedy=remedy)
+        complain(sentence, (wrong.fill_null(value=False).arg_true() + before + 1))
 
 
 def _missing(text: pl.Series) -> pl.Series:

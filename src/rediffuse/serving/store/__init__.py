@@ -31,9 +31,10 @@ __all__ = [
 ]
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, read_only: bool = False) -> Store:
     """The store at a URL: `sqlite:///path/to/file` (or a plain path), `postgresql://user@host/database`.
 
+    Args: read_only: to read a store that a service may be writing.
     Raises: InvalidInput for another kind of URL; MissingExtra; StorageError when it cannot be opened.
     """
     scheme, separator, rest = url.partition("://")
@@ -42,9 +43,10 @@ def open_store(url: str) -> Store:
 
         return PostgresStore(url)
     if not separator or (scheme == "sqlite" and rest.startswith("/") and rest != "/"):
-        from rediffuse.serving.store.sqlite import SQLiteStore
+        from rediffuse.serving.store.sqlite import SQLiteReader, SQLiteStore
 
-        return SQLiteStore(Path(rest[1:] if separator else url))
+        path = Path(rest[1:] if separator else url)
+        return SQLiteReader(path) if read_only else SQLiteStore(path)
     raise InvalidInput(
         say(
             "This URL names no event store",

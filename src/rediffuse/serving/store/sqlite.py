@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from rediffuse.errors import MissingExtra, StorageError, say
+from rediffuse.errors import InvalidInput, MissingExtra, StorageError, say
 from rediffuse.serving.store.group import GroupCommit, Row, Session
 from rediffuse.serving.store.tables import TableStore
 
@@ -90,7 +90,7 @@ class SQLiteStore(TableStore):
 
     @property
     def _log(self) -> Path:
-        return self.path.with_name(self.path.name + "-wal")
+        return _log_of(self.path)
 
     def close(self) -> None:
         """Finish what was handed over, bring the log into the file, give the lock back."""
@@ -140,7 +140,7 @@ class SQLiteStore(TableStore):
             )
 
     def _bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self.path, self._log) if path.exists())
+        return _size(self.path)
 
     def _connect(self, vfs: str | None) -> "apsw.Connection":
         connection: apsw.Connection = self._apsw.Connection(str(self.path), vfs=vfs)
@@ -187,6 +187,42 @@ class SQLiteStore(TableStore):
         return isinstance(error, self._apsw.IOError | self._apsw.CorruptError | self._apsw.NotADBError)
 
 
+class SQLiteReader(TableStore):
+    """The event store in a file that a service may be writing: what is committed can be read, nothing changed."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the file. Raises: MissingExtra; InvalidInput when there is none; StorageError when it is no event store."""
+        super().__init__()
+        self.path = Path(path).absolute()
+        apsw: Any = _library()
+        if not self.path.is_file():
+            raise InvalidInput(say(f"There is no event store {str(path)!r}", remedy="Name the one that `serve` writes"))
+        try:
+            self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+            self._reader.set_busy_timeout(5000)
+            self._reader.execute("PRAGMA query_only = ON")
+            self._know(self._read("SELECT name, value FROM facts"))
+        except apsw.Error as error:
+            raise StorageError(say(f"{str(path)!r} cannot be read as an event store", got=str(error))) from error
+
+    @property
+    def _writer(self) -> GroupCommit:
+        raise StorageError(say(f"The event store {str(self.path)!r} was opened to be read only"))
+
+    def _read(self, sql: str, values: Row = ()) -> list[Row]:
+        return self._reader.execute(sql, values).fetchall()
+
+    def _scrub(self, ids: Collection[str]) -> None:
+        del ids
+
+    def _bytes(self) -> int:
+        return _size(self.path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+
 class _Session:
     """Statements of one transaction."""
 
@@ -220,6 +256,15 @@ def _library() -> Any:
             )
         )
     return apsw
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a store and of its log."""
+    return sum(one.stat().st_size for one in (path, _log_of(path)) if one.exists())
 
 
 def _holds(path: Path, needle: bytes) -> bool:

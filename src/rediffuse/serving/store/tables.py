@@ -31,6 +31,8 @@ from rediffuse.serving.store.types import (
 Run = Callable[[str, Row], list[Row]]
 """Runs a statement with its values."""
 
+_NAME = 16
+"""Letters of a store's name."""
 FORMAT = 1
 """Of the tables; a store of another format is refused."""
 
@@ -214,7 +216,8 @@ class TableStore(ABC):
     def state(self) -> StoreState:
         """How much there is."""
         [(seq, events, erased_seq)] = self._read("SELECT seq, events, erased_seq FROM head")
-        return StoreState(seq=seq, events=events, bytes=self._bytes(), erased_seq=erased_seq)
+        name = self._hash("").hex()[:_NAME]
+        return StoreState(seq=seq, events=events, bytes=self._bytes(), erased_seq=erased_seq, name=name)
 
     def _prepare(self, session: Session, types: dict[str, str]) -> None:
         """Make the tables where there are none. Raises: StorageError when they are of another format."""
@@ -223,7 +226,11 @@ class TableStore(ABC):
         session.run("INSERT INTO head (one, seq, erased_seq, events) VALUES (1, 0, 0, 0) ON CONFLICT (one) DO NOTHING")
         for name, value in (("format", str(FORMAT).encode()), ("key", secrets.token_bytes(32))):
             session.run("INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, value))
-        found = {name: bytes(value) for name, value in session.run("SELECT name, value FROM facts")}
+        self._know(session.run("SELECT name, value FROM facts"))
+
+    def _know(self, facts: Sequence[Row]) -> None:
+        """Take the key. Raises: StorageError when the tables are of another format."""
+        found = {name: bytes(value) for name, value in facts}
         if found["format"] != str(FORMAT).encode():
             raise StorageError(say("The event store has another format", got=found["format"].decode(), allowed=FORMAT))
         self._key = found["key"]

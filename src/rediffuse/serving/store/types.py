@@ -136,6 +136,8 @@ class StoreState:
     bytes: int
     erased_seq: int
     """Number of the last erasure, 0 none: a model that read the store before it knows somebody it should not."""
+    name: str
+    """Of the store, the same wherever it is moved."""
 
 
 @runtime_checkable
@@ -241,8 +243,12 @@ def _is_finite(value: object) -> bool:
 
 
 def _check_id(name: str, value: object) -> None:
-    # NUL, line breaks and halves of characters are what some store or log could not hold
-    if not (isinstance(value, str) and 0 < len(value) <= _LONGEST and not _CONTROL.search(value)):
+    # NUL, line breaks and halves of characters are what some store or log could not hold; the usual id is told at a glance
+    if not (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST
+        and ((value.isascii() and value.isprintable()) or not _CONTROL.search(value))
+    ):
         shown = value[:_LONGEST] if isinstance(value, str) else value
         raise InvalidInput(say(f"{name} must be 1 to {_LONGEST} printable characters", got=shown))
 

@@ -1,0 +1,272 @@
+"""A service in a process of its own, and a driver that costs little: HTTP/1.1 over connections that stay open."""
+
+import asyncio
+import json
+import math
+import os
+import random
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+RECOMMEND, EVENTS, LINES = "/v1/recommendations", "/v1/events", "application/x-ndjson"
+READY_S, PATIENCE_S, REST_S = 60.0, 10.0, 3.0
+FREE = {"REDIFFUSE_SERVE_REQUESTS_PER_S": "1000000", "REDIFFUSE_SERVE_BURST": "1000000"}
+"""Settings under which the service itself is the limit, not the rate of a key."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running service."""
+
+    process: subprocess.Popen[str]
+    port: int
+    ready_s: float
+    """From the start of the process to the first 200 of /health/ready."""
+
+    @property
+    def rss_mb(self) -> float:
+        """Megabytes that the process holds now (Linux)."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor that it has used (Linux)."""
+        parts = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def serving(model: Path, folder: Path, *options: str, **environ: str) -> Generator[Site]:
+    """Start `rediffuse serve` on a model with a store in `folder`, one thread of torch, and stop it as a system does."""
+    began = time.perf_counter()
+    command = [
+        sys.executable,
+        "-m",
+        "rediffuse.cli.main",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        *options,
+    ]
+    store = {"REDIFFUSE_SERVE_STORE": str(folder / "events.sqlite"), "OMP_NUM_THREADS": "1"}
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **FREE, **store, **environ}
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            found = re.search(r"http://127.0.0.1:(\d+)", said)
+            assert found, said + (folder / "log").read_text()
+            asyncio.run(_until_ready(int(found[1])))
+            yield Site(process, int(found[1]), time.perf_counter() - began)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+async def _until_ready(port: int) -> None:
+    async with asyncio.timeout(READY_S):
+        while True:
+            try:
+                async with connected(port) as client:
+                    if (await client.call("GET", "/health/ready"))[0] == 200:
+                        return
+            except OSError:
+                pass  # it does not listen yet
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Client:
+    """One connection, one request at a time."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    used: float = field(default_factory=time.perf_counter)
+    """When its last answer came."""
+
+    async def call(
+        self, method: str, path: str, body: bytes = b"", kind: str = "application/json"
+    ) -> tuple[int, bytes]:
+        """Status and body of an answer. Raises: EOFError when the connection ends before it."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+        self.writer.write((head + (f"Content-Type: {kind}\r\n" if body else "") + "\r\n").encode() + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", answer)
+        assert length is not None, answer
+        return int(answer[9:12]), await self.reader.readexactly(int(length[1]))
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncGenerator[Client]:
+    """A connection that ends with the block."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
+@dataclass
+class Course:
+    """What became of requests."""
+
+    statuses: Counter[int] = field(default_factory=Counter[int])
+    seconds: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
+    """Status -> how long each answer took, from when it was due."""
+    lasted_s: float = 0.0
+
+    def note(self, status: int, seconds: float) -> None:
+        """One more; status 0: no answer."""
+        self.statuses[status] += 1
+        self.seconds.setdefault(status, []).append(seconds)
+
+    def percentile_ms(self, percent: int, *statuses: int) -> float:
+        """Of the times of answers with these statuses, NaN where there were less than two."""
+        times = [s for status in statuses for s in self.seconds.get(status, ())]
+        return 1e3 * statistics.quantiles(times, n=100)[percent - 1] if len(times) > 1 else float("nan")
+
+    @property
+    def answered_per_s(self) -> float:
+        """Answers that were lists."""
+        return self.statuses[200] / self.lasted_s
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "answered_per_s": round(self.answered_per_s, 1),
+            "p50_ms": round(self.percentile_ms(50, 200), 2),
+            "p99_ms": round(self.percentile_ms(99, 200), 2),
+        }
+
+
+Make = Callable[[int], bytes]
+Look = Callable[[int, int, bytes], None]
+"""Is told the number of a request, the status and the body of its answer."""
+
+
+async def closed(
+    port: int,
+    path: str,
+    bodies: Iterable[bytes],
+    *,
+    connections: int,
+    seconds: float = math.inf,
+    kind: str = "application/json",
+) -> Course:
+    """Each connection sends the next request when its last was answered, until the time or the requests are spent."""
+    course, rest = Course(), iter(bodies)
+    began = time.perf_counter()
+
+    async def one() -> None:
+        async with connected(port) as client:
+            for body in rest:
+                at = time.perf_counter()
+                course.note((await client.call("POST", path, body, kind))[0], time.perf_counter() - at)
+                if at - began > seconds:
+                    return
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    course.lasted_s = time.perf_counter() - began
+    return course
+
+
+async def opened(
+    port: int,
+    path: str,
+    make: Make,
+    *,
+    per_s: float,
+    connections: int,
+    seconds: float = math.inf,
+    until: Callable[[], bool] = lambda: False,
+    look: Look | None = None,
+    seed: int = 0,
+) -> Course:
+    """Requests come at random moments whether or not the former are answered; each counts from when it was due.
+
+    Args: connections: how many stand ready; what finds none free opens one more.   until: says when to end before the time.
+    """
+    course, draw = Course(), random.Random(seed)
+    free, tasks = list[Client](), set[asyncio.Task[None]]()
+
+    async def one(number: int, due: float) -> None:
+        client = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                client = _rested(free) or Client(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
+                status, body = await client.call("POST", path, make(number))
+        except (EOFError, OSError):  # TimeoutError is one of them
+            if client is not None:
+                client.writer.close()
+            course.note(0, time.perf_counter() - due)
+            return
+        course.note(status, time.perf_counter() - due)
+        client.used = time.perf_counter()
+        free.append(client)
+        if look is not None:
+            look(number, status, body)
+
+    for _ in range(connections):
+        free.append(Client(*await asyncio.open_connection("127.0.0.1", port, limit=2**20)))
+    began = due = time.perf_counter()
+    number = 0
+    while due - began < seconds and not until():
+        due += draw.expovariate(per_s)
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
+        task = asyncio.create_task(one(number, due))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        number += 1
+    await asyncio.gather(*tasks)
+    course.lasted_s = time.perf_counter() - began
+    for client in free:
+        client.writer.close()
+    return course
+
+
+def _rested(free: list[Client]) -> Client | None:
+    """One that stands ready; those that the service may be closing, as it does after 5 s without a request, are left."""
+    while free:
+        client = free.pop()
+        if time.perf_counter() - client.used < REST_S:
+            return client
+        client.writer.close()
+    return None
+
+
+def run(story: Coroutine[Any, Any, T]) -> T:
+    """Run on the quickest loop that is there, with as many connections as the system allows."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(story)
+    return uvloop.run(story)
+
+
+def question(**asked: object) -> bytes:
+    """The body of a request."""
+    return json.dumps(asked).encode()
