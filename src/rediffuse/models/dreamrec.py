@@ -99,7 +99,7 @@ class DreamRec(Guided):
             ("kuairec", 2000, "clipped_cosine", 3.0, {"learning_rate": 5e-5, "batch_size": 256}),
             ("zhihu", 500, "linear", 5.0, {"learning_rate": 1e-2, "batch_size": 256}),
         )
-    } | {"amazon": OVER_SASREC}
+    } | {"amazon": {**OVER_SASREC, "steps": 1}}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 5e-3, log=True),
         "levels": (100, 500, 1000),
