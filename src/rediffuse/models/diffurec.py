@@ -65,6 +65,15 @@ class DiffuRec(NextItem):
             "validate_every": 20,
             "patience": 100,
         },
+        # One step says what 32 do, so one is taken.
+        "amazon": {
+            "steps": 1,
+            "examples": "every",
+            "batch_size": 512,
+            "epochs": 40,
+            "validate_every": 2,
+            "patience": 8,
+        },
     }
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(3e-4, 3e-3, log=True),

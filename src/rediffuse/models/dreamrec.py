@@ -31,6 +31,28 @@ RELEASED: Mapping[str, object] = {"start": "pure_noise", "sampling_noise": True}
 """Answers are drawn: from pure noise, with fresh noise at every step."""
 
 
+OVER_SASREC: Mapping[str, object] = {
+    "items": "tables",
+    "backbone": "sasrec:amazon",
+    "items_learned": False,
+    "width": 256,
+    "encoder_heads": 2,
+    "encoder_dropout": 0.3,
+    "history_length": 20,
+    "examples": "every",
+    "consistency": 0.6,
+    "consistency_stride": 10,
+    "alignment": 1.0,
+    "steps": 2,
+    "batch_size": 1024,
+    "average": 0.995,
+    "epochs": 40,
+    "validate_every": 3,
+    "patience": 6,
+}
+"""Mended, for few steps: vectors that another method learned and that stay, consistency, and a preference."""
+
+
 class DreamRecConfig(NextItemConfig):
     """What a DreamRec is."""
 
@@ -77,7 +99,7 @@ class DreamRec(Guided):
             ("kuairec", 2000, "clipped_cosine", 3.0, {"learning_rate": 5e-5, "batch_size": 256}),
             ("zhihu", 500, "linear", 5.0, {"learning_rate": 1e-2, "batch_size": 256}),
         )
-    }
+    } | {"amazon": {**OVER_SASREC, "steps": 1}}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 5e-3, log=True),
         "levels": (100, 500, 1000),

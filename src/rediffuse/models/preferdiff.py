@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rediffuse.config import FrozenConfig
-from rediffuse.models.dreamrec import DreamRecConfig, Guided
+from rediffuse.models.dreamrec import OVER_SASREC, DreamRecConfig, Guided
 from rediffuse.models.next_item_training import Step
 from rediffuse.protocols import Range, Tunable
 
@@ -67,7 +67,7 @@ class PreferDiff(Guided):
             "epochs": 150,
         }
         for name, scale, share in (("sports", 3.0, 0.4), ("beauty", 9.0, 0.4), ("toys", 7.0, 0.6))
-    }
+    } | {"amazon": {**OVER_SASREC, "distance": "cosine"}}
     tunable: ClassVar[Mapping[str, Tunable]] = {
         "learning_rate": Range(1e-4, 5e-3, log=True),
         "guidance_scale": (1.0, 2.0, 3.0, 5.0, 9.0),
