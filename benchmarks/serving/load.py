@@ -77,9 +77,9 @@ def measured(site: Site, items: int, seconds: float) -> dict[str, Any]:
     return facts
 
 
-def asked(number: int) -> bytes:
+def asked(number: int, draws: int = 1) -> bytes:
     """A question of a user whose events are stored."""
-    return question(user=f"u{number % USERS}", k=10)
+    return question(user=f"u{number % USERS}", k=10, draws=draws)
 
 
 def histories(items: int) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Models change while questions come in: no request fails, each answer is that of the model it names, memory stays.
 
-    python -m benchmarks.serving.swaps [--items 20000] [--swaps 50] [--rate 100] [--json FILE]
+    python -m benchmarks.serving.swaps [--items 20000] [--swaps 50] [--rate 110] [--json FILE]
 
 Three models take turns in a service in a process of its own; every fifth step goes back to the one before, and every
 tenth a folder is offered that is altered, of another format, or holds a number that is not finite, which must be refused.
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--items", type=int, default=ITEMS)
     parser.add_argument("--swaps", type=int, default=50)
-    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--rate", type=float, default=110.0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         models = Path(place) / "models"

@@ -80,7 +80,6 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
     app.include_router(pages(service, metrics, keys))
     app.include_router(describing(app, locked=keys is not None))
     handle_all(app)
-    app.add_middleware(Room, paths=QUESTIONS, check=service.check_room, problem=failed)
     app.add_middleware(
         Guard,
         settings=service.settings,
@@ -89,8 +88,10 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
         problem=refused,
         entrances=(*ENTRANCES, imports_http.entrance(chosen.import_bytes)),
     )
-    app.add_middleware(aws_shapes.Errors)
     app.add_middleware(Observed, metrics=metrics)
+    # Before anything else, the log too: a refusal must cost less than an answer.
+    app.add_middleware(Room, paths=QUESTIONS, check=service.check_room, problem=failed, count=metrics.turned_away)
+    app.add_middleware(aws_shapes.Errors)
     return app
 
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rediffuse.serving.problems import documented
-from rediffuse.serving.schemas import LONGEST_LIST, Answer, Body, Text, User, Word
+from rediffuse.serving.schemas import LONGEST_LIST, WHOLE, Answer, Body, Text, User, Word
 
 PREFIX = "/aws"
 """Where these routes begin: /events alone would be one of two services'."""
@@ -64,7 +64,7 @@ class GetRecommendations(_Asked):
     user_id: User | None = None
     """A user; else the session of a visitor."""
     item_id: Word | None = None
-    num_results: Annotated[int, Field(ge=1, le=LONGEST_LIST)] = 25
+    num_results: Annotated[int, Field(ge=1, le=LONGEST_LIST), WHOLE] = 25
 
 
 class GetPersonalizedRanking(_Asked):

@@ -16,7 +16,7 @@ from rediffuse.errors import InvalidConfig, RediffuseError, say
 
 AskT = TypeVar("AskT")
 AnswerT = TypeVar("AnswerT")
-MARGIN = 0.8
+MARGIN = 0.5
 """Share of its deadline that an ask may be expected to wait: an estimate at the edge would be late half of the time."""
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rediffuse.errors import RediffuseError
@@ -16,10 +17,11 @@ class Room:
         *,
         paths: Collection[str],
         check: Callable[[], None],
-        problem: Callable[[RediffuseError], ASGIApp],
+        problem: Callable[[RediffuseError], Response],
+        count: Callable[[str, int], None],
     ) -> None:
-        """Args: paths: of questions.   check: raises where there is no room."""
-        self.app, self.paths, self.check, self.problem = app, paths, check, problem
+        """Args: paths: of questions.   check: raises where there is no room.   count: is told path and status of a refusal."""
+        self.app, self.paths, self.check, self.problem, self.count = app, paths, check, problem, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer when to come again."""
@@ -27,6 +29,8 @@ class Room:
             try:
                 self.check()
             except RediffuseError as full:
-                await self.problem(full)(scope, receive, send)
+                answer = self.problem(full)
+                self.count(scope["path"], answer.status_code)
+                await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -26,17 +26,18 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_WHOLE = BeforeValidator(_whole)
+WHOLE = BeforeValidator(_whole)
+"""JSON does not tell 70.0 from 70."""
 _NOTHING_ELSE: dict[str, JsonValue] = {"additionalProperties": False}
 Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 Kind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """Of a folder beside the others; never a path."""
-TimeUs = Annotated[int, Field(ge=10**14, lt=253_402_300_800_000_000), _WHOLE]
+TimeUs = Annotated[int, Field(ge=10**14, lt=253_402_300_800_000_000), WHOLE]
 """1973 .. 9999: what reads as seconds or milliseconds is smaller."""
 LARGEST = 2**53 - 1
 """Of whole numbers that every reader of JSON keeps exact."""
-Seed = Annotated[int, Field(ge=0, le=LARGEST), _WHOLE]
+Seed = Annotated[int, Field(ge=0, le=LARGEST), WHOLE]
 Scale = Annotated[float, Field(ge=-100, le=100)]
 
 MOST_EVENTS, MOST_HISTORY, MOST_ITEMS, LONGEST_LIST, MOST_DRAWS, MOST_STEPS = 10_000, 2_000, 10_000, 500, 64, 1000
@@ -87,7 +88,7 @@ class Question(Body):
     """Items, oldest first, with their times or without."""
     item: Word | None = None
     """The item that is looked at."""
-    k: Annotated[int, Field(ge=1, le=LONGEST_LIST), _WHOLE] = 10
+    k: Annotated[int, Field(ge=1, le=LONGEST_LIST), WHOLE] = 10
     where: Annotated[list[Text], Field(max_length=32)] = []
     """Conditions on attributes of the items that hold together: "category=shoes|boots", "price<=50"."""
     one_per: Word | None = None
@@ -102,9 +103,9 @@ class Question(Body):
     """How far to lean towards the conditions, all or by name; 1: not at all."""
     diversity: float = Field(default=0.0, ge=0, le=1)
     """0: the plain ranking .. 1: as unlike each other as can be."""
-    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS), _WHOLE] = 1
+    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS), WHOLE] = 1
     """Reverse chains; from 2 on each place tells its uncertainty."""
-    steps: Annotated[int, Field(ge=1, le=MOST_STEPS), _WHOLE] | None = None
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS), WHOLE] | None = None
     """Reverse steps; absent: as the model was configured."""
     temperature: float = Field(default=1.0, ge=0, le=10)
     """Factor on the noise of every draw."""
@@ -112,7 +113,7 @@ class Question(Body):
     explore: Explore | None = None
     reasons: bool = False
     """Whether places tell which items of the history they are like."""
-    min_seq: Annotated[int, Field(ge=0, le=LARGEST), _WHOLE] | None = None
+    min_seq: Annotated[int, Field(ge=0, le=LARGEST), WHOLE] | None = None
     """The `seq` of an answer of /v1/events that must be seen; else `stale` is said."""
     deadline_ms: Annotated[float, Field(ge=100, le=60_000)] | None = None
     """Time the answer may take, at most that of the service."""

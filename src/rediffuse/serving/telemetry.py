@@ -53,6 +53,10 @@ class Metrics:
         """Show what a function says whenever the metrics are read."""
         Gauge(f"rediffuse_{name}", text, registry=self.registry).set_function(read)
 
+    def turned_away(self, path: str, status: int) -> None:
+        """Count a question there was no room for."""
+        self.requests.labels("POST", path, str(status)).inc()
+
     def listed(self, version: str, fallback: str | None, degraded: str | None) -> None:
         """Count a list."""
         self.lists.labels(version, fallback or "", degraded or "").inc()
