@@ -1,4 +1,4 @@
-"""The part of docs/reference/results.md that tells of studies: uncertainty, guidance, diversity, sparsity, draws, steps, DDRM."""
+"""The part of docs/reference/results.md that tells of studies: uncertainty, guidance, diversity, sparsity, draws, steps, DDRM, the service."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ SPARSITY = {"sparsity-atelier-next.json": "atelier-next", "sparsity-atelier.json
 
 def studies() -> list[str]:
     """Lines of Markdown."""
-    parts = (uncertainty(), guidance(), noise(), diversity(), sparsity(), draws(), steps(), users(), ddrm())
+    parts = (uncertainty(), guidance(), noise(), diversity(), sparsity(), draws(), steps(), users(), ddrm(), service())
     return [line for part in parts for line in ("", *part)]
 
 
@@ -248,6 +248,43 @@ def ddrm() -> list[str]:
     )
     head = ("", "ndcg@20", "recall@20", "ndcg@20 of ddrm less this")
     return ["## DDRM and its controls", "", about, "", "```", found["command"], "```", "", *_table(head, rows)]
+
+
+def service() -> list[str]:
+    """The running service, loaded, flooded, and with models that change."""
+    load, flood, swaps = (_read(f"serving-{name}.json") for name in ("load", "overload", "swaps"))
+    rows: list[Sequence[str]] = [
+        (f"{name.removeprefix('answers_at_')} questions/s come", *_paced(found))
+        for name, found in load.items()
+        if name.startswith("answers_at_")
+    ]
+    rows += [
+        ("16 connections that ask again at once", *_paced(load["answers_closed"])),
+        ("events in batches of 1,000", f"{load['batches']['events_per_s']:,} events/s", *_paced(load["batches"])[1:]),
+        ("single events over 32 connections", *_paced(load["singles"])),
+    ]
+    about = (
+        f"A DiffRec of the default size over {load['items']:,} items, live histories of 30 events, nothing cached; the driver on the "
+        f"same 2 cores: `python -m benchmarks.serving.load`. Ready {load['ready_s']} s after the start of the process."
+    )
+    told = flood["flood"]
+    full = (
+        f"Ten times what 16 connections get ({flood['capacity_per_s']}/s), by clients that do not wait for each other "
+        f"(`python -m benchmarks.serving.overload`): {told['answered_per_s']} lists/s, {flood['goodput']:.0%} of that; p99 of lists "
+        f"{told['p99_ms']} ms within 500, of refusals {flood['p99_refused_ms']} ms; statuses "
+        f"{', '.join(told['statuses'])}; memory {flood['rss_mb']['growth']:+.1%}."
+    )
+    changed = (
+        f"{swaps['swaps']} changes of the model under {swaps['questions']['answered_per_s']} questions/s, {swaps['rollbacks']} of them "
+        f"back, {swaps['refused']} refused because the folder was bad (`python -m benchmarks.serving.swaps`): {swaps['failed']} failed, "
+        f"{swaps['unlike_offline']} unlike the offline answers of their version; memory {swaps['growth']:+.1%} after the third."
+    )
+    head = ("what comes", "answered", "p50", "p99")
+    return ["## The service", "", about, "", *_table(head, rows), "", full, "", changed]
+
+
+def _paced(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    return f"{found['answered_per_s']:,}/s", f"{found['p50_ms']:.0f} ms", f"{found['p99_ms']:.0f} ms"
 
 
 def _read(name: str) -> dict[str, Any]:

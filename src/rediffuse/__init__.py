@@ -16,6 +16,7 @@ The tree is the flow of data; read its folders in this order and you have read t
     recipes     the one table of methods, and every setting of one decided
     facade      a model that speaks the shop's ids
     registry    from a recipe to a fitted model, from a folder to answers
+    serving     an engine, a store of events, HTTP around them, pages; `app` knows no tensors, `engine` no HTTP
     cli         a file a verb
 
 The public names below load on first use; `import rediffuse` imports no torch.

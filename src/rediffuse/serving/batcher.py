@@ -17,7 +17,8 @@ from rediffuse.errors import InvalidConfig, RediffuseError, say
 AskT = TypeVar("AskT")
 AnswerT = TypeVar("AnswerT")
 MARGIN = 0.5
-"""Share of its deadline that an ask may be expected to wait: an estimate at the edge would be late half of the time."""
+"""Share of its deadline that an ask may be expected to wait: an estimate at the edge would be late half of the time, and
+under a flood batches take longer than they did."""
 
 
 class Overloaded(RediffuseError):  # noqa: N818  # named for what the caller sees
