@@ -13,7 +13,10 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from rediffuse.serving.aws_shapes import PREFIX
+from rediffuse.serving.imports_http import PATH
 from rediffuse.serving.service import Clock
 from tests.serving.shop import built
 from tests.serving.test_aws import listening
@@ -55,7 +58,11 @@ def test_no_case_makes_it_fail(api: tuple[str, dict[str, str]]) -> None:
     )
     @given(case=cases)
     def one(case: schemathesis.Case) -> None:
-        answer = case.call_and_validate(headers=headers)
+        answer = case.call(headers=headers)
+        # A schema of a file says nothing of its bytes, and those under /aws leave open what our rules close.
+        loose = [positive_data_acceptance] if case.path.startswith((PREFIX, PATH)) else []
+        large = [negative_data_rejection] if answer.status_code == 413 else []
+        case.validate_response(answer, headers=headers, excluded_checks=[*loose, *large])
         statuses[answer.status_code] += 1
 
     one()

@@ -76,7 +76,7 @@ def speaking(service: Service, metrics: Metrics) -> APIRouter:
         rest = [Predicted(item_id=item) for item in items if item not in placed]
         return _json(Ranked(personalized_ranking=[*_places(given), *rest], recommendation_id=given.recommendation_id))
 
-    @router.post("/events", dependencies=writes, responses={200: {"content": {}}, **refusals(*_BODY)})
+    @router.post("/events", dependencies=writes, response_class=Response, responses=refusals(*_BODY))
     async def events(put: PutEvents) -> Response:
         """PutEvents: all of them are on disk when the answer comes, or none is kept."""
         with invalid():

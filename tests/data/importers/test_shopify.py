@@ -21,6 +21,12 @@ def refused(message: str) -> Any:
     return pytest.raises(InvalidInput, match=re.escape(message))
 
 
+def test_a_column_of_lists_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path, "p.jsonl", '{"Handle": "hat", "Tags": ["summer"]}\n')
+    with pytest.raises(InvalidInput, match="Column 'Tags' holds lists or records"):
+        shopify.products(source)
+
+
 def test_products_become_a_table_of_items(tmp_path: Path) -> None:
     items = shopify.products(put(tmp_path, "old.csv")).rows(named=True)
     assert items[0] == {

@@ -122,7 +122,10 @@ def at_level(products: pl.DataFrame, level: Level) -> pl.DataFrame:
 
 
 def read_any(column: pl.Series) -> pl.Series:
-    """Any column that is not nested as text; empty text is null."""
+    """Any column as text; empty text is null. Raises: InvalidInput for one of lists or records."""
+    if column.dtype.is_nested():
+        got, remedy = str(column.dtype), "Write one value a cell"
+        raise InvalidInput(say(f"Column {column.name!r} holds lists or records", got=got, remedy=remedy))
     return read_text(column.cast(pl.String)).alias(column.name)
 
 
