@@ -91,25 +91,25 @@ def test_a_list_is_that_of_our_own_route(own: Client, runtime: Any) -> None:
 
 
 def test_an_event_is_on_disk_before_its_answer_and_counts_at_once(shop: Shop, runtime: Any, events: Any) -> None:
-    before = runtime.get_recommendations(campaignArn=ARN, userId="ann")["itemList"]
-    one = {"eventId": "e-1", "itemId": "A00003", "eventType": "Purchase", "eventValue": 9.5}
+    before = runtime.get_recommendations(campaignArn=ARN, userId="amy")["itemList"]
+    one = {"eventId": "bought-1", "itemId": "A00003", "eventType": "Purchase", "eventValue": 9.5}
     more = {"recommendationId": "r1", "properties": '{"device": "phone", "n": 2}', "impression": ["A00004", "A00005"]}
-    put(events, "s1", {**one, **more}, user="ann")
-    held = shop.service.store.history("ann", 10)
+    put(events, "s1", {**one, **more}, user="amy")
+    held = shop.service.store.history("amy", 10)
     assert [(e.item, e.kind) for e in held] == [
         ("A00003", "purchase"),
         ("A00004", "impression"),
         ("A00005", "impression"),
     ]
-    assert (held[0].event_id, held[0].value, held[0].session) == ("e-1", 9.5, "s1")
+    assert (held[0].event_id, held[0].value, held[0].session) == ("bought-1", 9.5, "s1")
     assert held[0].time_us == NOW_US
     assert held[0].context == {"device": "phone", "n": "2", "recommendation_id": "r1"}
     assert held[2].context["list_position"] == "1"
-    after = runtime.get_recommendations(campaignArn=ARN, userId="ann")["itemList"]
+    after = runtime.get_recommendations(campaignArn=ARN, userId="amy")["itemList"]
     assert before != after
     assert "A00003" not in [place["itemId"] for place in after]
-    put(events, "s1", {**one, **more}, user="ann")
-    assert shop.service.store.history("ann", 10) == held
+    put(events, "s1", {**one, **more}, user="amy")
+    assert shop.service.store.history("amy", 10) == held
 
 
 def test_a_visitor_is_asked_for_by_the_session_and_becomes_a_user(shop: Shop, runtime: Any, events: Any) -> None:
