@@ -87,6 +87,7 @@ def listening(shop: Shop) -> Generator[str]:
     """The address of a shop that can be reached over a socket. Args: shop: as `built`; its client cannot be used beside."""
     config = uvicorn.Config(shop.app, port=0, log_config=None)
     server, door = uvicorn.Server(config), config.bind_socket()
+    door.listen()  # who comes before the server is ready waits for it
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     try:
