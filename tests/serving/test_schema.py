@@ -59,11 +59,13 @@ def test_no_case_makes_it_fail(api: tuple[str, dict[str, str]]) -> None:
     @given(case=cases)
     def one(case: schemathesis.Case) -> None:
         answer = case.call(headers=headers)
+        statuses[answer.status_code] += 1
+        if answer.content == b"Invalid HTTP request received.":
+            return  # it was no HTTP, which the server says before there is a request
         # A schema of a file says nothing of its bytes, and those under /aws leave open what our rules close.
         loose = [positive_data_acceptance] if case.path.startswith((PREFIX, PATH)) else []
         large = [negative_data_rejection] if answer.status_code == 413 else []
         case.validate_response(answer, headers=headers, excluded_checks=[*loose, *large])
-        statuses[answer.status_code] += 1
 
     one()
     assert statuses.total() >= CASES
