@@ -110,8 +110,7 @@ def asking(service: Service, metrics: Metrics) -> APIRouter:
             min_seq=question.min_seq,
             deadline_s=deadline_s,
         )
-        answered = given.answered
-        metrics.listed(answered.version, answered.fallback, answered.degraded)
+        metrics.listed(given.answered)
         return _json(recommendation_of(given))
 
     return router

@@ -53,8 +53,7 @@ def speaking(service: Service, metrics: Metrics) -> APIRouter:
         if ask.user is not None and await asyncio.to_thread(_is_visitor, service, ask.user):
             ask, anonymous = replace(ask, user=None), ask.user
         given = await service.recommend(ask, anonymous=anonymous)
-        answer = given.answered
-        metrics.listed(answer.version, answer.fallback, answer.degraded)
+        metrics.listed(given.answered)
         return given
 
     @router.post("/recommendations", dependencies=reads, response_model=Recommended, responses=refusals(409, *_BODY))

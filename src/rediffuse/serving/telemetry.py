@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rediffuse.serving.engine import Answered
 from rediffuse.serving.names import names
 
 log = logging.getLogger("rediffuse.serving")
@@ -57,9 +58,9 @@ class Metrics:
         """Count a question there was no room for."""
         self.requests.labels("POST", path, str(status)).inc()
 
-    def listed(self, version: str, fallback: str | None, degraded: str | None) -> None:
+    def listed(self, answered: Answered) -> None:
         """Count a list."""
-        self.lists.labels(version, fallback or "", degraded or "").inc()
+        self.lists.labels(answered.version, answered.fallback or "", answered.degraded or "").inc()
 
     def told(self, said: Mapping[str, Any]) -> None:
         """Count what became of events. Args: said: as the answer tells it."""

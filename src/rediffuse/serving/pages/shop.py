@@ -4,8 +4,9 @@ What happens goes through the ingest of the API, and lists come from its service
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -100,26 +101,35 @@ class Feed:
         return max((shown.place.spread or 0.0 for shown in self.shown), default=0.0)
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Asks for the list of a person, as the API does."""
+
+    service: Service
+    metrics: Metrics
+
+    async def feed(self, person: Person, goods: Goods, before: Given | None = None, min_seq: int | None = None) -> Feed:
+        """Args: before: the list that it is compared with.   min_seq: what it must know of."""
+        notes = list[str]()
+        try:
+            given = await self._asked(person, person.draws, min_seq)
+        except UnsupportedOption:
+            given = await self._asked(person, 1, min_seq)
+            notes.append("This model does not draw, so it tells no uncertainty.")
+        return Feed(given, tuple(_shown(given, before, goods)), _recent(given, goods), (*notes, *_notes(given)))
+
+    async def _asked(self, person: Person, draws: int, min_seq: int | None) -> Given:
+        ask = Ask(user=person.user, k=K, reasons=True, options=Options(draws=draws))
+        given = await self.service.recommend(ask, anonymous=person.anonymous, min_seq=min_seq)
+        self.metrics.listed(given.answered)
+        return given
+
+
 def shop(service: Service, metrics: Metrics) -> APIRouter:
     """The routes of the storefront."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    window = Window(service)
+    window, lists = Window(service), Lists(service, metrics)
     users = service.past.dataset.users.items.ids[:SOME_USERS] if isinstance(service.past, Past) else ()
-
-    async def asked(person: Person, draws: int, min_seq: int | None = None) -> Given:
-        ask = Ask(user=person.user, k=K, reasons=True, options=Options(draws=draws))
-        given = await service.recommend(ask, anonymous=person.anonymous, min_seq=min_seq)
-        metrics.listed(given.answered.version, given.answered.fallback, given.answered.degraded)
-        return given
-
-    async def feed(person: Person, goods: Goods, before: Given | None = None, min_seq: int | None = None) -> Feed:
-        notes = list[str]()
-        try:
-            given = await asked(person, person.draws, min_seq)
-        except UnsupportedOption:
-            given = await asked(person, 1, min_seq)
-            notes.append("This model does not draw, so it tells no uncertainty.")
-        return Feed(given, tuple(_shown(given, before, goods)), _recent(given, goods), (*notes, *_notes(given)))
 
     def render(
         request: Request,
@@ -167,7 +177,7 @@ def shop(service: Service, metrics: Metrics) -> APIRouter:
         if user and visitor:
             return RedirectResponse(person.link, 303)
         goods = await asyncio.to_thread(window.goods)
-        return render(request, person, goods, await feed(person, goods), Search(words, category, page))
+        return render(request, person, goods, await lists.feed(person, goods), Search(words, category, page))
 
     @router.get("/shop/acts")
     async def again() -> Response:
@@ -182,18 +192,9 @@ def shop(service: Service, metrics: Metrics) -> APIRouter:
         kind = next((name for name in ACTS if name in fields), None)
         if kind is None:
             raise HTTPException(422, f"The form names nothing that is done: {', '.join(ACTS)}.")
-        rank, _, item = fields[kind].partition(" ")
+        body = _event(person, kind, fields)
         goods = await asyncio.to_thread(window.goods)
-        before = await feed(person, goods)
-        followed = {"recommendation_id": fields.get("recommendation_id", ""), "list_position": rank}
-        body = {
-            "event_id": fields.get("event_id"),
-            "item": item,
-            "kind": kind,
-            "user": person.user,
-            "anonymous": person.anonymous,
-            "context": {"placement": "storefront", **({} if rank == ELSEWHERE else followed)},
-        }
+        before = await lists.feed(person, goods)
         took = Ingest(service)
         await took.take([body])
         told = took.answer()
@@ -203,8 +204,8 @@ def shop(service: Service, metrics: Metrics) -> APIRouter:
             if why["status"] == INVALID:
                 raise HTTPException(422, why["message"])
             return render(request, person, goods, before, wrong=why["message"])
-        after = await feed(person, goods, before.given, told["seq"])
-        said = f"{ACTS[kind]} {goods.card(item).title}. {_changes(after)}"
+        after = await lists.feed(person, goods, before.given, told["seq"])
+        said = f"{ACTS[kind]} {goods.card(body['item']).title}. {_changes(after)}"
         return render(request, person, goods, after, said=said)
 
     return router
@@ -213,6 +214,20 @@ def shop(service: Service, metrics: Metrics) -> APIRouter:
 def _person(user: str, visitor: str, draws: int) -> Person:
     """Whom the fields name; a user before a visitor. Raises: ValidationError."""
     return Person(user=user or None, anonymous=None if user else visitor or None, draws=draws)
+
+
+def _event(person: Person, kind: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """What a form says was done, as the body of an event."""
+    rank, _, item = fields[kind].partition(" ")
+    followed = {"recommendation_id": fields.get("recommendation_id", ""), "list_position": rank}
+    return {
+        "event_id": fields.get("event_id"),
+        "item": item,
+        "kind": kind,
+        "user": person.user,
+        "anonymous": person.anonymous,
+        "context": {"placement": "storefront", **({} if rank == ELSEWHERE else followed)},
+    }
 
 
 def _shown(given: Given, before: Given | None, goods: Goods) -> list[Shown]:
