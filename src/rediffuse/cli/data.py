@@ -1,6 +1,5 @@
 """`import`, `describe`, `split`: from foreign files to a dataset that is ready to learn from."""
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from rediffuse.cli.console import (
 )
 from rediffuse.config import parse_value
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers import IMPORTERS, SHOPS, child, format_of, holds_products
+from rediffuse.data.importers import IMPORTERS, SHOPS, child, format_of, holds_products, options_of
 from rediffuse.data.rules import EventRules
 from rediffuse.data.splits import recipe_of
 from rediffuse.errors import InvalidInput, refuse_options, say
@@ -228,7 +227,7 @@ def read_source(name: str, source: str, events: Path | None, given: dict[str, An
     place = Path(source) if events is None else events
     chosen = name if name == "atelier" else format_of(place, name if events is None else "auto")
     importer = IMPORTERS[chosen]
-    able = set(inspect.signature(importer).parameters) - {"products"}
+    able = set(options_of(chosen))
     able -= {"level"} if chosen == "table" and events is None else set()
     able |= {"bad_rows"} if chosen in SHOPS or events is not None else set()
     refuse_options(

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import polars as pl
 
@@ -120,8 +120,13 @@ def shop_format(source: Path, form: str = "auto") -> str:
 
 
 def options_of(form: str) -> frozenset[str]:
-    """What can be asked of the importer of a format, besides a feed."""
-    return frozenset(inspect.signature(IMPORTERS[form]).parameters) - {"source", "products"}
+    """What can be asked of the importer of a format, besides a feed: its arguments, those of a TypedDict among them."""
+    load = IMPORTERS[form]
+    names = set[str]()
+    for name, parameter in inspect.signature(load).parameters.items():
+        several = parameter.kind is parameter.VAR_KEYWORD
+        names |= set(get_args(get_type_hints(load)[name])[0].__annotations__) if several else {name}
+    return frozenset(names - {"source", "products"})
 
 
 def holds_products(source: Path, form: str = "auto") -> bool:

@@ -6,16 +6,15 @@ which Google still changes, may be fetched again and laid beside the others.
 
 import re
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers.products import Level
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
-from rediffuse.data.importers.shop import dataset, kinds, listed, moments
+from rediffuse.data.importers.shop import Wanted, dataset, kinds, listed, moments
 from rediffuse.data.importers.times import Clock, TimeUnit
 from rediffuse.data.importers.tolerance import sound
-from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 KINDS = {
@@ -52,17 +51,11 @@ def load(
     source: Path,
     *,
     time_unit: TimeUnit = "us",
-    products: pl.DataFrame | None = None,
-    level: Level = "group_id",
-    name: str | None = None,
-    time_zone: str = "UTC",
-    rules: EventRules | None = None,
+    **wanted: Unpack[Wanted],
 ) -> Dataset:
     """Read events with their items; device and country are contexts.
 
-    Args: time_unit: what event_timestamp counts: Google's is microseconds.   products: a table of items, as a feed
-            gives it; None: items are what events say of them.   level: what is recommended.   time_zone: for seasons.
-        rules: which events count; None: all but impressions and removals, and refunds cancel.
+    Args: time_unit: what event_timestamp counts: Google's is microseconds.   wanted: what every shop is asked.
     Events of one moment are a microsecond apart, in the order of their batches.
     Raises: InvalidInput naming file, record and value for what cannot stand, or when no event is left.
     Limits: events are held in memory.
@@ -75,18 +68,7 @@ def load(
         for raw in records(path, _SHAPE):
             logins.append(raw.select("user_id", anonymous_id="user_pseudo_id").drop_nulls().unique())
             parts.append(_events(raw, path.name, clock, dropped))
-    return dataset(
-        source,
-        "ga4",
-        pl.concat(parts),
-        dropped,
-        products=products,
-        level=level,
-        name=name,
-        time_zone=time_zone,
-        rules=rules,
-        logins=logins,
-    )
+    return dataset(source, "ga4", pl.concat(parts), dropped, logins=logins, **wanted)
 
 
 def recognises(source: Path) -> bool:

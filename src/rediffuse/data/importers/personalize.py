@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers.names import plain
-from rediffuse.data.importers.products import Level, amounts, catalog, extras, found_columns, read_any
+from rediffuse.data.importers.products import amounts, catalog, extras, found_columns, read_any
 from rediffuse.data.importers.reading import Table, open_table
 from rediffuse.data.importers.records import LINE, numbers, peek
-from rediffuse.data.importers.shop import dataset, moments
+from rediffuse.data.importers.shop import Wanted, dataset, moments
 from rediffuse.data.importers.table import attributes
 from rediffuse.data.importers.times import Clock, TimeUnit
 from rediffuse.data.importers.tolerance import sound
-from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 KINDS = ("impression", "view", "click", "wishlist", "cart", "cart_remove", "checkout", "purchase", "refund", "rating")
@@ -55,18 +55,13 @@ def load(
     event_types: Mapping[str, str] | None = None,
     time_unit: TimeUnit = "s",
     users: Path | None = None,
-    products: pl.DataFrame | None = None,
-    level: Level = "group_id",
-    name: str | None = None,
-    time_zone: str = "UTC",
-    rules: EventRules | None = None,
+    **wanted: Unpack[Wanted],
 ) -> Dataset:
     """Read a file of interactions; the impressions beside them are not read.
 
     Args: event_types: EVENT_TYPE -> a kind of KINDS, where the word alone does not tell.
         time_unit: what TIMESTAMP counts: Personalize's is seconds.   users: the file of users.
-        products: a table of items, as a file of items gives it.   level: what is recommended.   time_zone: for seasons.
-        rules: which events count; None: all but impressions and removals, and refunds cancel.
+        wanted: what every shop is asked.
     Raises: InvalidInput naming file, record and value for what cannot stand; an EVENT_TYPE that is not known is named.
     Limits: events are held in memory.
     """
@@ -88,12 +83,8 @@ def load(
         "personalize",
         pl.concat(parts),
         {},
-        products=products,
-        level=level,
-        name=name,
-        time_zone=time_zone,
-        rules=rules,
         users=None if users is None else attributes(open_table(users), "user", "USER_ID"),
+        **wanted,
     )
 
 

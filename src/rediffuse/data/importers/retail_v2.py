@@ -4,15 +4,15 @@ Addresses and browsers of visitors are never read.
 """
 
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers.products import Level, amounts, catalog, paths
+from rediffuse.data.importers.products import amounts, catalog, paths
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
-from rediffuse.data.importers.shop import dataset, kinds, listed, moments
+from rediffuse.data.importers.shop import Wanted, dataset, kinds, listed, moments
 from rediffuse.data.importers.tolerance import sound
-from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 KINDS = {
@@ -43,19 +43,10 @@ _COLLECTION = "COLLECTION"
 _TELLING = ("categories", "priceInfo", "primaryProductId", "brands", "images")
 
 
-def load(
-    source: Path,
-    *,
-    products: pl.DataFrame | None = None,
-    level: Level = "group_id",
-    name: str | None = None,
-    time_zone: str = "UTC",
-    rules: EventRules | None = None,
-) -> Dataset:
+def load(source: Path, **wanted: Unpack[Wanted]) -> Dataset:
     """Read user events, one for each product.
 
-    Args: products: a table of items, as a file of products gives it.   level: what is recommended.
-        time_zone: for seasons.   rules: which events count; None: all but removals from the cart.
+    Args: wanted: what every shop is asked.
     Raises: InvalidInput naming file, record and value for what cannot stand, or when no event is left.
     Limits: events are held in memory.
     """
@@ -67,18 +58,7 @@ def load(
         user = pl.col("userInfo").struct.field("userId")
         logins.append(raw.select(user_id=user, anonymous_id="visitorId").drop_nulls().unique())
         parts.append(_events(raw, source.name, dropped))
-    return dataset(
-        source,
-        "retail_v2",
-        pl.concat(parts),
-        dropped,
-        products=products,
-        level=level,
-        name=name,
-        time_zone=time_zone,
-        rules=rules,
-        logins=logins,
-    )
+    return dataset(source, "retail_v2", pl.concat(parts), dropped, logins=logins, **wanted)
 
 
 def products(source: Path) -> pl.DataFrame:

@@ -4,15 +4,14 @@ item is the sku, product the product_id; either stands for the other where it is
 """
 
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
-from rediffuse.data.importers.products import Level
 from rediffuse.data.importers.records import LINE, TEXT, numbers, peek, records, struct
-from rediffuse.data.importers.shop import dataset, kinds, listed, moments
+from rediffuse.data.importers.shop import Wanted, dataset, kinds, listed, moments
 from rediffuse.data.importers.tolerance import sound
-from rediffuse.data.rules import EventRules
 
 KINDS = {
     "Product List Viewed": "impression",
@@ -43,20 +42,10 @@ _SHAPE = {
 }
 
 
-def load(
-    source: Path,
-    *,
-    products: pl.DataFrame | None = None,
-    level: Level = "group_id",
-    name: str | None = None,
-    time_zone: str = "UTC",
-    rules: EventRules | None = None,
-) -> Dataset:
+def load(source: Path, **wanted: Unpack[Wanted]) -> Dataset:
     """Read tracked events; a call of any type that names both ids joins a visitor with a user.
 
-    Args: products: a table of items, as a feed gives it; None: items are what events say of them.
-        level: what is recommended.   time_zone: for seasons.
-        rules: which events count; None: all but impressions and removals, and refunds cancel.
+    Args: wanted: what every shop is asked.
     Raises: InvalidInput naming file, record and value for what cannot stand, or when no event is left.
     Limits: events are held in memory.
     """
@@ -66,18 +55,7 @@ def load(
     for raw in records(source, _SHAPE):
         logins.append(raw.select(user_id="userId", anonymous_id="anonymousId").drop_nulls().unique())
         parts.append(_events(raw, source.name, dropped))
-    return dataset(
-        source,
-        "segment",
-        pl.concat(parts),
-        dropped,
-        products=products,
-        level=level,
-        name=name,
-        time_zone=time_zone,
-        rules=rules,
-        logins=logins,
-    )
+    return dataset(source, "segment", pl.concat(parts), dropped, logins=logins, **wanted)
 
 
 def recognises(source: Path) -> bool:

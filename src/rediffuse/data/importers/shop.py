@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 import polars as pl
 
@@ -52,25 +52,40 @@ _GID = r"^gid://[^/]+/[^/]+/"
 _EPOCH = r"^\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*$"
 
 
+class Wanted(TypedDict, total=False):
+    """What can be asked of every importer of a shop's events."""
+
+    products: pl.DataFrame | None
+    """A table of items, as a feed gives it; None, the default: items are what events say of them."""
+    level: Level
+    """What is recommended: group_id, the default, products; item_id, their variants."""
+    name: str | None
+    """Of the dataset; None, the default: as the source is called."""
+    time_zone: str
+    """For seasons; UTC by default."""
+    rules: EventRules | None
+    """Which events count; None, the default: all that tell of interest (not NO_INTEREST), and refunds cancel."""
+
+
 def dataset(
     source: Path,
     form: str,
     log: pl.DataFrame,
     dropped: Mapping[str, int],
     *,
-    products: pl.DataFrame | None,
-    level: Level,
-    name: str | None,
-    time_zone: str,
-    rules: EventRules | None,
     users: pl.DataFrame | None = None,
     logins: Sequence[pl.DataFrame] = (),
+    products: pl.DataFrame | None = None,
+    level: Level = "group_id",
+    name: str | None = None,
+    time_zone: str = "UTC",
+    rules: EventRules | None = None,
 ) -> Dataset:
     """Events of a shop -> a dataset.
 
     Args: form: name of the format.   log: as above.   dropped: reason -> rows that were left out on the way.
-        products: a table of items, as a feed gives it.   level: what is recommended.
-        logins: user_id, anonymous_id of whatever names both, besides the events.
+        users: what is known of them.   logins: user_id, anonymous_id of whatever names both, besides the events.
+        The others: as `Wanted` tells.
     Raises: InvalidInput when no event is left.
     """
     counts = dict(dropped)

@@ -7,18 +7,18 @@ their items by SKU, and customers by an address, which becomes a hash.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
 from rediffuse.data.dataset import Dataset
 from rediffuse.data.importers import shopify_bulk as bulk
 from rediffuse.data.importers.names import plain
-from rediffuse.data.importers.products import Level, amounts, catalog, extras, found_columns, paths, prose, read_any
+from rediffuse.data.importers.products import amounts, catalog, extras, found_columns, paths, prose, read_any
 from rediffuse.data.importers.reading import open_table
 from rediffuse.data.importers.records import LINE, numbers, peek
-from rediffuse.data.importers.shop import dataset, moments
+from rediffuse.data.importers.shop import Wanted, dataset, moments
 from rediffuse.data.importers.tolerance import sound
-from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidInput, say
 
 CUSTOMER = "e:"
@@ -69,27 +69,16 @@ def user_of(email: str) -> str:
     return CUSTOMER + hashlib.sha256(email.strip().lower().encode()).hexdigest()[:32]
 
 
-def load(
-    source: Path,
-    *,
-    products: pl.DataFrame | None = None,
-    level: Level = "group_id",
-    name: str | None = None,
-    time_zone: str = "UTC",
-    rules: EventRules | None = None,
-) -> Dataset:
+def load(source: Path, **wanted: Unpack[Wanted]) -> Dataset:
     """Read orders: each line is a purchase, a cancelled order is refunded, addresses are hashed.
 
-    Args: products: a table of items, as a file of products gives it; joined by SKU.   level: what is recommended.
-        time_zone: for seasons.   rules: which events count; None: all, and refunds cancel.
+    Args: wanted: what every shop is asked; a table of items is joined by SKU.
     Raises: InvalidInput naming file, record and value for what cannot stand, or when no event is left.
     Limits: orders are held in memory.
     """
     dropped: dict[str, int] = {}
     log = _orders(source) if bulk.kind_of(source) is None else bulk.orders(source, dropped, user_of)
-    return dataset(
-        source, "shopify", log, dropped, products=products, level=level, name=name, time_zone=time_zone, rules=rules
-    )
+    return dataset(source, "shopify", log, dropped, **wanted)
 
 
 def _orders(source: Path) -> pl.DataFrame:
