@@ -3,11 +3,10 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Path as InPath
-from fastapi.openapi.utils import get_openapi
 from fastapi.params import Depends as Dependency
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 import rediffuse
 from rediffuse.errors import InvalidInput
 from rediffuse.serving import aws, aws_shapes, imports_http
-from rediffuse.serving.engine import Ask, Exploration, Place
+from rediffuse.serving.document import EVENTS, describing
 from rediffuse.serving.imports import Imports
 from rediffuse.serving.ingest import INVALID, Ingest, lines, parsed
 from rediffuse.serving.keys import KeyRing, Right
@@ -24,31 +23,23 @@ from rediffuse.serving.pages.routes import ENTRANCES, pages
 from rediffuse.serving.problems import documented, failed, handle_all, invalid, refused
 from rediffuse.serving.room import Room
 from rediffuse.serving.schemas import (
-    MOST_EVENTS,
     ErasureSaid,
-    EventBody,
     EventsSaid,
     Health,
     ItemBody,
     ItemsBody,
     ItemsSaid,
     ModelName,
-    ModelSaid,
-    PlaceSaid,
     Question,
-    ReasonSaid,
     Recommendation,
-    Seen,
-    Uncertainty,
     VersionSaid,
     VersionsSaid,
     Word,
 )
 from rediffuse.serving.security import STREAM, Guard, needs
-from rediffuse.serving.service import Given, Service
-from rediffuse.serving.store import Item
+from rediffuse.serving.service import Service
 from rediffuse.serving.telemetry import Metrics, Observed
-from rediffuse.types import Options
+from rediffuse.serving.translation import ask_of, item_of, recommendation_of
 
 BODY = (400, 408, 413, 415)
 """What can be wrong with any body, besides its content."""
@@ -126,7 +117,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
         dependencies=[_needs("write")],
         response_model=EventsSaid,
         responses=documented(*BODY) | _PARTLY,
-        openapi_extra={"requestBody": _EVENTS},
+        openapi_extra={"requestBody": EVENTS},
     )
     async def record(request: Request) -> Response:
         """Keep events: one, an array, or a stream with one a line. Each is judged on its own."""
@@ -152,7 +143,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     )
     async def put_item(item: Annotated[Word, InPath()], body: ItemBody) -> Response:
         """Say what is known of an item today, in place of what was said before."""
-        return _json(ItemsSaid(seq=await service.put_items([_item(item, body)]), items=1))
+        return _json(ItemsSaid(seq=await service.put_items([item_of(item, body)]), items=1))
 
     @router.post(
         "/v1/items",
@@ -163,7 +154,7 @@ def telling(service: Service, metrics: Metrics) -> APIRouter:
     )
     async def put_items(body: ItemsBody) -> Response:
         """As for one, for many: all or none."""
-        items = [_item(each.item, each) for each in body.items]
+        items = [item_of(each.item, each) for each in body.items]
         return _json(ItemsSaid(seq=await service.put_items(items), items=len(items)))
 
     @router.delete(
@@ -248,121 +239,9 @@ def watching(service: Service) -> APIRouter:
     return router
 
 
-def describing(app: FastAPI, *, locked: bool) -> APIRouter:
-    """The OpenAPI document. Args: locked: whether keys are asked for."""
-    router = APIRouter()
-
-    def described() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title, version=app.version, routes=app.routes, summary="Events in, recommendations out."
-            )
-            event = EventBody.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"]["EventBody"] = event
-            if locked:
-                document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-                for path, operations in document["paths"].items():
-                    for operation in operations.values():
-                        operation["security"] = [] if path.startswith("/health/") else [{"key": []}]
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = described
-
-    @router.get("/openapi.json", dependencies=[_needs("read")], include_in_schema=False)
-    async def document() -> Response:
-        return JSONResponse(app.openapi())
-
-    return router
-
-
-def ask_of(question: Question, fresh: int) -> Ask:
-    """What is asked of the engine. Args: fresh: seed of a list that is drawn, where none is named."""
-    posted = None if question.history is None else tuple(question.history)
-    times = [seen.time_us for seen in posted or () if isinstance(seen, Seen)]
-    explore = question.explore
-    return Ask(
-        user=question.user,
-        history=None if posted is None else tuple(seen.item if isinstance(seen, Seen) else seen for seen in posted),
-        times_us=tuple(times) if posted and len(times) == len(posted) else None,
-        item=question.item,
-        k=question.k,
-        where=tuple(question.where),
-        one_per=question.one_per,
-        candidates=None if question.candidates is None else tuple(question.candidates),
-        context=question.context,
-        options=Options(
-            steps=question.steps,
-            draws=question.draws,
-            temperature=question.temperature,
-            guidance_scale=question.guidance_scale,
-            diversity=question.diversity,
-        ),
-        seed=question.seed,
-        explore=explore and Exploration(explore.temperature, fresh if explore.seed is None else explore.seed),
-        reasons=question.reasons,
-    )
-
-
-def recommendation_of(given: Given) -> Recommendation:
-    """What is said of an answer."""
-    ask, answered = given.ask, given.answered
-    return Recommendation(
-        recommendation_id=given.recommendation_id,
-        model=ModelSaid(name=answered.model, version=answered.version, sha256=answered.sha256),
-        policy=answered.policy,
-        seed=ask.seed,
-        explore_seed=ask.explore and ask.explore.seed,
-        fallback=answered.fallback,
-        degraded=answered.degraded,
-        stale=given.stale,
-        unknown=list(answered.unknown),
-        history=len(ask.told),
-        p_of=answered.p_of,
-        items=[_place(place) for place in answered.items],
-        latency_ms=round(1000 * given.seconds, 3),
-    )
-
-
-def _place(place: Place) -> PlaceSaid:
-    return PlaceSaid(
-        item=place.item_id,
-        rank=place.rank,
-        title=place.title,
-        score=place.score,
-        p=place.p,
-        uncertainty=None if place.spread is None else Uncertainty(std=place.spread),
-        propensity=place.propensity,
-        reasons=[ReasonSaid(kind=r.kind, item=r.item_id, similarity=r.similarity) for r in place.reasons],
-    )
-
-
-def _item(name: str, body: ItemBody) -> Item:
-    attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in body.attributes.items()}
-    with invalid():
-        return Item(name, body.group, body.available, attributes)
-
-
 def _needs(right: Right) -> Dependency:
     return Depends(needs(right))
 
 
 def _json(said: BaseModel, status: int = 200) -> Response:
     return Response(said.model_dump_json(), status, media_type="application/json")
-
-
-_ONE = {"$ref": "#/components/schemas/EventBody"}
-_MANY = {
-    "type": "array",
-    "maxItems": MOST_EVENTS,
-    "items": {
-        "anyOf": [_ONE, {"description": "Anything else is refused with status 422, and costs the others nothing."}]
-    },
-}
-_EVENTS = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"anyOf": [_ONE, _MANY]}},
-        STREAM: {"schema": {"type": "string", "description": "One event a line."}},
-    },
-}
