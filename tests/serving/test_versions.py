@@ -214,6 +214,21 @@ def test_a_model_that_answers_otherwise_than_when_it_was_made_is_refused(models:
     assert answered(versions).model == "one"
 
 
+def test_sums_in_another_order_are_no_other_model(models: Path, tmp_path: Path) -> None:
+    """A model is trained on one kind of device and answers on another."""
+    shutil.copytree(models / "one", tmp_path / "one")
+    facts = json.loads((tmp_path / "one" / "model.json").read_text())
+    assert facts["golden"]
+    for told in facts["golden"]:
+        largest = max(map(abs, told["scores"]))
+        told["scores"] = [score + 1e-4 * largest * (-1) ** place for place, score in enumerate(told["scores"])]
+    (tmp_path / "one" / "model.json").write_text(json.dumps(facts))
+    seal(tmp_path / "one")
+    versions = Versions(tmp_path, "cpu")
+    versions.promote("one")
+    assert answered(versions).model == "one"
+
+
 def recorded(folder: Path, **metrics: float) -> None:
     """Let a model folder tell that it reached so much."""
     facts = json.loads((folder / "model.json").read_text())

@@ -12,8 +12,9 @@ CANARY_K, MANY = 10, 50
 """Places of a canary's list, and items of its longest history."""
 CLOSE = 1e-4
 """How far scores of a canary alone and among others may lie apart, relative to the largest."""
-GOLDEN = 1e-5
-"""How far scores may lie from those of when the model was made, relative to the largest."""
+GOLDEN = 1e-3
+"""How far scores may lie from those of when the model was made, relative to the largest: what is trained on a GPU may
+answer on a CPU, whose sums run in another order, step after step."""
 
 
 def warm_up(model: Model) -> None:
