@@ -62,14 +62,14 @@ def new_file(target: Path) -> Generator[Path]:
         recover(target)
         temporary = _sibling(target)
         try:
-            with _held(temporary, lambda: temporary.touch(exist_ok=False)) as handle:
+            with held(temporary, lambda: temporary.touch(exist_ok=False)) as handle:
                 yield temporary
                 os.fsync(handle)
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,7 +117,7 @@ def new_folder(target: Path, *, kind: str = "folder", replace: bool = False) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _sibling(target)
         try:
-            with _held(temporary, temporary.mkdir):
+            with held(temporary, temporary.mkdir):
                 yield temporary
                 _write_manifest(temporary, kind)
                 _swap_in(temporary, target)
@@ -168,7 +168,7 @@ def recover(target: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     if left:
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:
@@ -233,13 +233,14 @@ def _swap_in(temporary: Path, target: Path) -> None:
             aside.rename(target)
         raise
     try:
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         if replaced:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -248,7 +249,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _held(path: Path, make: Callable[[], object]) -> Generator[int]:
+def held(path: Path, make: Callable[[], object]) -> Generator[int]:
     """Make a file or folder and keep others from taking it for left behind; the lock goes with it through a rename."""
     handle = -1
     while handle < 0:
@@ -264,19 +265,26 @@ def _held(path: Path, make: Callable[[], object]) -> Generator[int]:
         os.close(handle)
 
 
-def _in_use(path: Path) -> bool:
-    """Whether somebody who lives holds the lock on a sibling; what stepped aside belongs to the one it made way for."""
-    try:
-        handle = os.open(path.with_name(path.name.removesuffix(".old")), os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+def claim(path: Path) -> int | None:
+    """Lock a file or folder that is there, until the handle is closed; None when somebody who lives holds it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
-    finally:
         os.close(handle)
-    return False
+        return None
+    return handle
+
+
+def _in_use(path: Path) -> bool:
+    """Whether somebody who lives holds the lock on a sibling; what stepped aside belongs to the one it made way for."""
+    try:
+        handle = claim(path.with_name(path.name.removesuffix(".old")))
+    except FileNotFoundError:
+        return False
+    if handle is not None:
+        os.close(handle)
+    return handle is None
 
 
 def _library_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,7 @@
 """A shop's own files taken in over HTTP: all of a file or nothing, told in a report."""
 
-import os
+import json
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -14,7 +13,8 @@ import pytest
 
 from rediffuse.data.importers import child
 from rediffuse.errors import InvalidInput, StorageError
-from rediffuse.serving.imports import WAITING
+from rediffuse.files import held
+from rediffuse.serving.imports import MOST_TRIES, WAITING
 from tests.data.importers.shops import SEGMENT, TSV, lines, track
 from tests.docs.pages import ROOT, blocks
 from tests.serving.shop import Shop, built, listening, opened
@@ -170,20 +170,67 @@ def test_more_than_a_few_wait_at_the_door(shop: Shop, monkeypatch: pytest.Monkey
         assert said["message"] == "Read at last."
 
 
-def test_what_a_killed_import_left_is_removed(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise InvalidInput("No.")
+def told(shop: Shop, name: str) -> dict[str, Any]:
+    """The report of an import, once it has ended."""
+    end = time.monotonic() + 60
+    while (said := shop.client.get(f"/v1/imports/{name}").json())["state"] in ("waiting", "running"):
+        assert time.monotonic() < end, said
+        time.sleep(0.02)
+    return said
 
-    monkeypatch.setattr(child, "either", refuse)
-    left, recent = tmp_path / "imports" / ("0" * 32), tmp_path / "imports" / ("1" * 32)
-    for place in (left, recent):
-        place.mkdir(parents=True)
+
+def staged(folder: Path, name: str, tries: int = 0) -> Path:
+    """What a service has left that ended before it read a file."""
+    place = folder / name
+    place.mkdir(parents=True)
+    (place / "upload").write_text(SEGMENT)
+    options = {"form": "segment", "level": "item_id", "options": {}, "bad_rows": 0.01}
+    (place / "reading.json").write_text(json.dumps(options))
+    (place / "tries").write_text("." * tries)
+    return place
+
+
+def test_what_was_staged_when_the_service_ended_is_taken_in_by_the_next(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "imports"
+    whole, fatal, odd = (staged(folder, digit * 32, tries) for digit, tries in (("a", 1), ("b", MOST_TRIES), ("c", 0)))
+    (odd / "reading.json").write_text('{"shape": "round"}')
+    cut, others = folder / ("d" * 32), folder / "notes"
+    for place in (cut, others):
+        place.mkdir()
         (place / "upload").touch()
-    os.utime(left, (0, 0))
-    assert sent(shop, "x").status_code == 422
-    assert not left.exists()
-    assert recent.exists()
-    shutil.rmtree(recent)
+    lived = staged(folder, "e" * 32)
+    with held(lived, lambda: None), opened(models, tmp_path) as shop:
+        said = told(shop, whole.name)
+        assert (said["state"], said["form"]) == ("done", "segment")
+        assert said["kept"] == len(shop.service.store.since(0, 99)) > 0
+        assert "The service ended whenever it read this" in told(shop, fatal.name)["message"]
+        assert told(shop, odd.name)["state"] == "failed"
+        assert {place.name for place in folder.iterdir()} == {others.name, lived.name}
+        assert shop.client.get(f"/v1/imports/{lived.name}").status_code == 404
+
+
+def test_one_that_a_stop_breaks_off_is_taken_up_again(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, either = threading.Event(), threading.Event(), child.either
+
+    def slow(*asked: Any, **options: Any) -> Any:
+        begun.set()
+        go.wait()
+        return either(*asked, **options)
+
+    with opened(models, tmp_path) as shop, monkeypatch.context() as patched:
+        patched.setattr(child, "either", slow)
+        first, second = (sent(shop, SEGMENT, wait_s=0).json()["id"] for _ in range(2))
+        assert begun.wait(60)
+        threading.Timer(0.2, go.set).start()
+    left = {place.name: {path.name for path in place.iterdir()} for place in (tmp_path / "imports").iterdir()}
+    assert left == {name: {"upload", "reading.json"} for name in (first, second)}
+    with opened(models, tmp_path) as shop:
+        kept = [told(shop, name) for name in (first, second)]
+        assert [said["state"] for said in kept] == ["done", "done"]
+        assert sorted(said["known"] for said in kept) == [0, kept[0]["kept"]]
+        assert not [*(tmp_path / "imports").iterdir()]
 
 
 def test_the_commands_of_the_page_work(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,14 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
     """The application. Args: keys: None: nobody is asked for one; see `Settings.check_exposure`."""
     metrics = Metrics()
     metrics.watch("queue", "Questions that wait.", lambda: service.batcher.depth)
+    chosen = service.settings
+    imports = Imports(service, chosen.imports, chosen.import_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        imports.resume()
         yield
+        await imports.close()
         await service.close()
 
     # The usual pages that show the document load scripts from elsewhere: none are served.
@@ -66,14 +70,13 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
     for router in (asking(service, metrics), telling(service, metrics), running(service, metrics), watching(service)):
         app.include_router(router)
     app.include_router(aws.speaking(service, metrics))
-    chosen = service.settings
-    app.include_router(imports_http.importing(Imports(service, chosen.imports, chosen.import_s)))
+    app.include_router(imports_http.importing(imports))
     app.include_router(pages(service, metrics, keys))
     app.include_router(describing(app, locked=keys is not None))
     handle_all(app)
     app.add_middleware(
         Guard,
-        settings=service.settings,
+        settings=chosen,
         keys=keys,
         clock=service.clock.seconds,
         problem=refused,

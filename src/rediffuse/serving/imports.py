@@ -1,18 +1,22 @@
 """A shop's own files, taken in while the service runs: staged on disk, read by a process of its own, kept in one commit.
 
 An upload is staged in a folder of ours under a name of ours; `data/importers/child.py` reads it as a feed of products or a
-log of events, or says in one sentence why it is neither; all of it is kept in one transaction, or nothing.
+log of events, or says in one sentence why it is neither; all of it is kept in one transaction, or nothing. What is staged
+outlives the service: the next start goes on with it.
 """
 
 import asyncio
 import logging
+import os
+import re
 import shutil
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,6 +30,7 @@ from rediffuse.data.importers.shop import ANONYMOUS
 from rediffuse.data.importers.tolerance import FIRST, REASON, SHARE
 from rediffuse.data.interactions import CONTEXT
 from rediffuse.errors import InvalidInput, RediffuseError, say
+from rediffuse.files import claim, held, read_json, sync_folder, write_json
 from rediffuse.serving.batcher import Overloaded
 from rediffuse.serving.service import Service
 from rediffuse.serving.store import Event, Item
@@ -34,7 +39,10 @@ State = Literal["waiting", "running", "done", "failed"]
 BAD_ROWS = SHARE
 """Share of rows that may be left out because they cannot stand."""
 WAITING, REMEMBERED = 4, 200
-_UPLOAD, _LEFT_OVER_S = "upload", 3600.0
+MOST_TRIES = 2
+"""How often a file is begun: one that may have ended the service is not read for ever."""
+_OURS = re.compile(r"[0-9a-f]{32}")
+_UPLOAD, _READING, _TRIES = "upload", "reading.json", "tries"
 _OUT = "out_of_stock"
 _log = logging.getLogger(__name__)
 T = TypeVar("T", Event, Item)
@@ -91,21 +99,62 @@ class Imports:
         """Stage a file and begin to read it. Raises: Overloaded; whatever the chunks raise, and nothing is left."""
         if len(self._tasks) > WAITING:
             raise Overloaded(say("Too many imports wait", got=len(self._tasks), remedy="Send it again later"), 10.0)
-        found = Import(self.service.clock.fresh())
-        place = self.folder / found.id
-        await asyncio.to_thread(self._sweep)
+        place, lock = self.folder / self.service.clock.fresh(), ExitStack()
         try:
-            await asyncio.to_thread(place.mkdir, parents=True)
+            await asyncio.to_thread(lock.enter_context, held(place, partial(place.mkdir, parents=True)))
             with (place / _UPLOAD).open("wb") as file:
                 async for chunk in chunks:
                     await asyncio.to_thread(file.write, chunk)
+                file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+            # Last: a folder that tells how it is to be read is whole.
+            await asyncio.to_thread(write_json, place / _READING, asdict(reading))
+            await asyncio.to_thread(sync_folder, self.folder)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
+            lock.close()
             raise
+        return self._begin(place, lock)
+
+    def resume(self) -> None:
+        """Go on with what was staged when a service ended, in the order it came; clear away what never was whole.
+
+        What another service holds that lives stays its own, and what has no name of ours is nobody's business.
+        """
+        left = list[tuple[float, Path, int]]()
+        for place in self.folder.iterdir() if self.folder.is_dir() else ():
+            if _OURS.fullmatch(place.name):
+                with suppress(FileNotFoundError):  # another service has just done with it
+                    handle = claim(place)
+                    left += [] if handle is None else [(place.stat().st_mtime, place, handle)]
+        for _, place, handle in sorted(left):
+            lock = ExitStack()
+            lock.callback(os.close, handle)
+            if (place / _READING).is_file():
+                self._begin(place, lock)
+            else:
+                shutil.rmtree(place, ignore_errors=True)
+                lock.close()
+
+    async def close(self) -> None:
+        """Stop; what is not done stays staged."""
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, place: Path, lock: ExitStack) -> Import:
+        found = Import(place.name)
         while len(self._known) >= REMEMBERED:
             del self._known[next(iter(self._known))]
         self._known[found.id] = found
-        self._tasks[found.id] = asyncio.create_task(self._run(found, place, reading))
+        self._tasks[found.id] = task = asyncio.create_task(self._run(found, place))
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._tasks[found.id]
+            lock.close()
+
+        task.add_done_callback(ended)
         return found
 
     def find(self, name: str) -> Import | None:
@@ -117,20 +166,21 @@ class Imports:
         if name in self._tasks:
             await asyncio.wait([self._tasks[name]], timeout=wait_s)
 
-    async def _run(self, found: Import, place: Path, reading: Reading) -> None:
+    async def _run(self, found: Import, place: Path) -> None:
         try:
             async with self._turn:
                 found.state = "running"
-                await self._import(found, place / _UPLOAD, reading)
+                with _trying(place / _TRIES):
+                    reading = Reading(**await asyncio.to_thread(read_json, place / _READING))
+                    await self._import(found, place / _UPLOAD, reading)
             found.state = "done"
         except RediffuseError as error:
             found.state, found.message = "failed", str(error)
         except Exception:  # noqa: BLE001  # whoever asks is told, and the log has it
             _log.exception("an import failed")
             found.state, found.message = "failed", "Something went wrong here; the log of the service tells where."
-        finally:
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-            del self._tasks[found.id]
+        # Not when it is cancelled: the next start goes on with it.
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
     async def _import(self, found: Import, file: Path, reading: Reading) -> None:
         options: dict[str, Any] = {**reading.options}
@@ -190,12 +240,18 @@ class Imports:
         found.unknown_items = sum(item.item_id not in known for item in items[: chosen.height])
         return items
 
-    def _sweep(self) -> None:
-        """Remove what an import left that was killed."""
-        old = time.time() - _LEFT_OVER_S - self.timeout_s
-        for place in self.folder.iterdir() if self.folder.is_dir() else ():
-            if (place / _UPLOAD).is_file() and place.stat().st_mtime < old and place.name not in self._tasks:
-                shutil.rmtree(place, ignore_errors=True)
+
+@contextmanager
+def _trying(count: Path) -> Generator[None]:
+    """Count what is begun and never ends, nor is cancelled. Raises: InvalidInput when it is too much."""
+    begun = len(count.read_bytes()) if count.is_file() else 0
+    if begun >= MOST_TRIES:
+        raise InvalidInput(say("The service ended whenever it read this", got=begun, remedy="Send it in parts"))
+    count.write_bytes(b"." * (begun + 1))
+    try:
+        yield
+    finally:
+        count.unlink(missing_ok=True)
 
 
 def _sound(found: Import, bad_rows: float, makers: Iterable[Callable[[], T]]) -> list[T]:
