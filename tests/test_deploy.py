@@ -22,7 +22,7 @@ from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.serving.settings import PREFIX, Settings
-from tests.docs.pages import ROOT, Page, blocks
+from tests.docs.pages import ACTIVATE, ROOT, Page, blocks
 
 PACKAGING = ROOT / "packaging"
 DEPLOY = ROOT / "docs" / "deploy.md"
@@ -145,7 +145,8 @@ def test_the_unit_is_sound_and_shut(tmp_path: Path) -> None:
     assert subprocess.run(looked, capture_output=True, check=False).returncode == 0, "more than 2.0 of 10 is exposed"
     stop_s = Settings.read({}, PACKAGING / "serve.toml", {}).stop_s
     assert int(re.findall(r"TimeoutStopSec=(\d+)", text)[0]) > stop_s
-    assert "RestartPreventExitStatus=2" in text
+    assert "RestartPreventExitStatus=2\n" in text
+    assert "KillMode=mixed\n" in text, "an import is read by a process of its own, which the service stops"
 
 
 def test_the_page_names_files_that_are_there() -> None:
@@ -230,8 +231,8 @@ def json_documents(text: str) -> list[Any]:
 
 
 def page_says(language: str) -> str:
-    """The blocks of the page, one after the other."""
-    return "\n".join(text for said, text in blocks(DEPLOY) if said == language)
+    """The blocks of the page, one after the other, in a shell that its first block has told of `.venv`."""
+    return "\n".join([ACTIVATE, *(text for said, text in blocks(DEPLOY) if said == language)])
 
 
 def script(text: str, folder: Path, environ: Mapping[str, str], changes: Mapping[str, str] = {}) -> str:
@@ -241,16 +242,16 @@ def script(text: str, folder: Path, environ: Mapping[str, str], changes: Mapping
     text = text.replace("8000", port)
     for ours, theirs in changes.items():
         text = text.replace(ours, theirs)
-    programs = folder / "bin"
-    programs.mkdir()
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
     for name, words in (("python", ""), ("rediffuse", "-m rediffuse.cli.main")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
         (programs / name).chmod(0o755)
-    path = f"{programs}:{os.environ['PATH']}"
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{text}"],
         cwd=folder,
-        env={**os.environ, **environ, "PATH": path, f"{PREFIX}PORT": port},
+        env={**os.environ, **environ, f"{PREFIX}PORT": port},
         capture_output=True,
         text=True,
         timeout=300,

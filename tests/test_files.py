@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -183,6 +186,40 @@ def test_a_malformed_entry_is_refused_like_an_altered_file(tmp_path: Path) -> No
     (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"a\.txt in .* differs"):
         verify(folder)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_writer_whose_beginning_is_cleared_away_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It has made its sibling and not locked it yet: whoever clears up holds the lock until the sibling is gone."""
+    target, main, opened = tmp_path / "target", threading.current_thread(), os.open
+    begun, claimed = threading.Event(), threading.Event()
+
+    def opening(path: Path, *how: int, **more: int | None) -> int:
+        if threading.current_thread() is not main and how[0] == os.O_RDONLY and not begun.is_set():
+            begun.set()
+            claimed.wait(10)
+        return opened(path, *how, **more)
+
+    def clearing(path: Path, **_: object) -> None:
+        claimed.set()
+        ours.append(files.claim(path))  # a lock that could be had now would be lost with the sibling
+        removed(path)
+
+    ours, removed = list[int | None](), os.unlink if kind == "file" else shutil.rmtree
+    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(*((Path, "unlink") if kind == "file" else (shutil, "rmtree")), clearing)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: write_text(target, "whole") if kind == "file" else make(target, "whole"))
+        assert begun.wait(10)
+        recover(target)
+        for handle in filter(None, ours):
+            os.close(handle)
+        writing.result(10)
+    assert ours == [None]
+    assert ((target if kind == "file" else target / "a.txt").read_text()) == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_what_a_killed_replacement_left_is_cleared_up(tmp_path: Path) -> None:

@@ -159,16 +159,18 @@ def recover(target: Path) -> None:
     ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}(\.old)?")
     if not target.parent.is_dir():
         return
-    left = [path for path in target.parent.iterdir() if ours.fullmatch(path.name) and not _in_use(path)]
-    for path in sorted(left, reverse=True):  # an .old stands before the folder it made way for
-        if path.name.endswith(".old") and not target.exists():
-            path.rename(target)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    if left:
-        sync_folder(target.parent)
+    found = [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+    for path in sorted(found, reverse=True):  # an .old stands before the folder it made way for
+        with _left(path) as left:
+            if not left:
+                continue
+            if path.name.endswith(".old") and not target.exists():
+                path.rename(target)
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+            sync_folder(target.parent)
 
 
 def open_folder(folder: Path, kind: str, version: int, remedy: str) -> dict[str, Any]:
@@ -251,14 +253,16 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def held(path: Path, make: Callable[[], object]) -> Generator[int]:
     """Make a file or folder and keep others from taking it for left behind; the lock goes with it through a rename."""
-    handle = -1
-    while handle < 0:
+    while True:
         make()
-        handle = os.open(path, os.O_RDONLY)
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # somebody cleared it away before it was opened
+            continue
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not path.exists():  # somebody cleared it away before it was locked
-            os.close(handle)
-            handle = -1
+        if path.exists():
+            break
+        os.close(handle)  # or before it was locked
     try:
         yield handle
     finally:
@@ -276,15 +280,24 @@ def claim(path: Path) -> int | None:
     return handle
 
 
-def _in_use(path: Path) -> bool:
-    """Whether somebody who lives holds the lock on a sibling; what stepped aside belongs to the one it made way for."""
+@contextmanager
+def _left(path: Path) -> Generator[bool]:
+    """Whether nobody who lives holds the lock on a sibling; then it is ours until the block ends.
+
+    What stepped aside belongs to the one it made way for, as long as that one is there.
+    """
+    handle = None
+    for place in (path.with_name(path.name.removesuffix(".old")), path):
+        try:
+            handle = claim(place)
+            break
+        except FileNotFoundError:
+            continue
     try:
-        handle = claim(path.with_name(path.name.removesuffix(".old")))
-    except FileNotFoundError:
-        return False
-    if handle is not None:
-        os.close(handle)
-    return handle is None
+        yield handle is not None and path.exists()
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _library_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,10 @@
 """A model on disk: whole, unaltered, of this format, finite; and no way for it to carry code."""
 
 import json
+import os
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from rediffuse.errors import ArtifactError, InvalidInput
 from rediffuse.evaluation.calibration import Beta, Calibrator, Isotonic, Logistic
 from rediffuse.evaluation.consumption import KNOWN
 from rediffuse.files import MANIFEST, sha256
+from tests.users import as_nobody
 
 FILES = {"model.json", "weights.safetensors", "vocabulary.parquet", "README.md"}
 SOURCE = Path(registry.__file__).parent
@@ -74,6 +77,40 @@ def test_a_folder_gives_back_what_was_written(folder: Path) -> None:
     assert torch.equal(found.tensors["counts"], wanted.tensors["counts"])
     assert found.attributes.width == 0
     assert json.loads((folder / "model.json").read_text())["format_version"] == FORMAT_VERSION == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_every_file_is_open_to_whom_any_new_file_is(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_model(tmp_path / "model", made(vectors=torch.eye(3)))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(FILES | {MANIFEST, "vectors.safetensors"}, mode)
+
+
+def test_a_file_that_is_closed_to_us_says_whose_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    folder.parent.chmod(0o755)
+    (folder / "weights.safetensors").chmod(0)
+    with as_nobody(), pytest.raises(ArtifactError) as caught:
+        read_model(Path("model"))
+    said = str(caught.value)
+    assert re.match(r"'model/weights.safetensors' is closed to user \d+, who reads it\. Got 'of user ", said)
+    assert f"of user {os.getuid()} and group " in said
+    assert said.endswith("mode 0000'. Let that user read it, for example: chmod -R a+rX model.")
+
+
+def test_a_folder_that_is_closed_to_us_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    folder.parent.chmod(0o755)
+    folder.chmod(0)
+    try:
+        with as_nobody(), pytest.raises(ArtifactError, match=r"is closed to user .* chmod -R a\+rX model"):
+            read_model(Path("model"))
+    finally:
+        folder.chmod(0o755)
 
 
 def test_what_is_known_of_the_items_is_kept(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ def test_after_an_erasure_a_training_begins_anew(command: Command, model: Path, 
     store = open_store(str(file))
     store.append([Event(f"e{n}", ids[n], "purchase", 1_900_000_000_000_000 + n, user=f"u{n % 5}") for n in range(50)])
 
-    def ready(name: str) -> Path:
+    def ready(name: str, of: Path = file) -> Path:
         for args in (
-            ("collect", file, "--data", shop, "--to", tmp_path / f"{name}-all"),
+            ("collect", of, "--data", shop, "--to", tmp_path / f"{name}-all"),
             ("split", tmp_path / f"{name}-all", "global-time", "--to", tmp_path / name),
         ):
             said = command(*args)
@@ -27,8 +27,16 @@ def test_after_an_erasure_a_training_begins_anew(command: Command, model: Path, 
         return said.err.replace("\n", " ") if said.code else ""
 
     first = ready("first")
+    other = open_store(str(tmp_path / "other.sqlite"))
+    moved = ready("moved", tmp_path / "other.sqlite")
     assert trained("a", first, "--from", model) == ""
     assert trained("b", first, "--from", tmp_path / "a") == ""
+    said = trained("c", moved, "--from", tmp_path / "a")  # whether somebody was erased or not
+    assert "learned from another event store" in said
+    assert store.state().name in said
+    assert other.state().name in said
+    assert "leave --from out" in said
+    other.close()
     receipt = store.erase("u1")
     second = ready("second")
     for earlier in (model, tmp_path / "a", tmp_path / "b"):

@@ -1,10 +1,12 @@
 """`serve` and `keys`: the service as a user starts it, speaks to it and stops it."""
 
+import fcntl
 import http.client
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +19,9 @@ from typing import Any
 import pytest
 
 from rediffuse.data.dataset import Dataset
+from rediffuse.serving.keys import add_key
 from tests.cli.conftest import Command
+from tests.users import as_nobody
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,38 @@ def test_what_serve_refuses(refused: Command, model: Path, tmp_path: Path, monke
         assert why in refused("serve", *arguments()).err.replace("\n", " ")
     monkeypatch.setenv("REDIFFUSE_SERVE_PROT", "1")
     assert "Nearest known variable: 'REDIFFUSE_SERVE_PORT'" in refused("serve", model).err
+
+
+@pytest.mark.parametrize("late", ["locked", "taken", "away"])
+def test_what_a_later_start_may_mend_has_another_exit_code(
+    late: str, command: Command, model: Path, tmp_path: Path
+) -> None:
+    """75, so that a unit tries again; the same errors of other commands stay 2."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, (tmp_path / "e.sqlite.lock").open("ab") as lock:
+        port = taken.getsockname()[1]
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        arguments: dict[str, tuple[list[object], str]] = {
+            "locked": (["--store", tmp_path / "e.sqlite", "--port", 0], "is open in another process"),
+            "taken": (["--store", tmp_path / "other.sqlite", "--port", port], "ddress already in use"),
+            "away": (["--store", f"postgresql://127.0.0.1:{port}/x?sslmode=invalid", "--port", 0], "cannot be used"),
+        }
+        more, why = arguments[late]
+        said = command("serve", model, *more)
+    assert (said.code, said.err.count("\n")) == (os.EX_TEMPFAIL, 1)
+    assert why in said.err
+
+
+def test_what_is_closed_to_the_service_is_a_wrong_setting(
+    command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys.json"
+    add_key(keys, "shop", ["read"])
+    keys.chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with as_nobody():
+        said = command("serve", model, "--keys", "keys.json")
+    assert (said.code, said.err) == (2, "Error: Permission denied. Got 'keys.json'.\n")
 
 
 def test_keys_are_made_listed_and_removed(command: Command, refused: Command, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ FENCE = re.compile(r"^```([^\n`]+)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w./-]+/[\w.-]+\.(?:py|toml))\n")
 """A block that begins so is a file, not a snippet."""
 SAVED_BEFORE_CTRL_C = 3
+ACTIVATE = ". .venv/bin/activate"
+"""Finds the commands of a checkout, as `make` installs them; whoever runs a page here has them."""
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Page:
     def command(self, line: str) -> None:
         """Run one line; one that ends in `# Ctrl-C` is interrupted when its third state has been kept."""
         words = shlex.split(line, comments=True)
-        if not words:
+        if not words or line == ACTIVATE:
             return
         assert words[0] == "rediffuse", f"only commands of ours are run: {line}"
         interrupted = line.endswith("# Ctrl-C")

@@ -1,5 +1,6 @@
 """A service on a small model and a store in a folder, with a clock that stands still until it is moved."""
 
+import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from fastapi.testclient import TestClient
 
 from rediffuse.serving.app import create_app
 from rediffuse.serving.keys import KeyRing, add_key
-from rediffuse.serving.past import Seen, nothing
+from rediffuse.serving.past import Known, nothing
+from rediffuse.serving.protocol import served
 from rediffuse.serving.service import Clock, Service
 from rediffuse.serving.settings import Settings
 from rediffuse.serving.store import open_store
@@ -62,7 +64,7 @@ def built(
     folder: Path,
     *,
     scopes: dict[str, str] | None = None,
-    past: Callable[[str], list[Seen]] = nothing,
+    past: Callable[[str], list[Known]] = nothing,
     **settings: Any,
 ) -> Shop:
     """A shop before its doors open. Args: scopes: name of a key -> its scopes; None: nobody is asked for one."""
@@ -85,9 +87,8 @@ def built(
 @contextmanager
 def listening(shop: Shop) -> Generator[str]:
     """The address of a shop that can be reached over a socket. Args: shop: as `built`; its client cannot be used beside."""
-    config = uvicorn.Config(shop.app, port=0, log_config=None)
-    server, door = uvicorn.Server(config), config.bind_socket()
-    door.listen()  # who comes before the server is ready waits for it
+    server = uvicorn.Server(served(shop.app, shop.service.settings))
+    door = socket.create_server(("127.0.0.1", 0))  # who comes before the server is ready waits for it
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
     try:

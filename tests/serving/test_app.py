@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from rediffuse import registry
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import StorageError
 from rediffuse.serving.batcher import Closing, DeadlinePassed, Overloaded
-from rediffuse.serving.past import Past, interests, joined
+from rediffuse.serving.engine import Ask, Engine
+from rediffuse.serving.ladder import Rung
+from rediffuse.serving.past import Known, Past, joined, telling
 from rediffuse.serving.store import Event
 from rediffuse.serving.telemetry import JsonLines
 from tests.serving.shop import NOW_US, Shop, opened
@@ -92,8 +95,25 @@ def test_a_visitor_becomes_a_user(shop: Shop) -> None:
     assert (shop.ask(user="bob")["history"], shop.ask(user="ann")["history"]) == (1, 3)
 
 
+def test_who_is_erased_is_nobody_to_a_model_that_knows_them(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold a vector of them until the next training, also when their history is posted."""
+    answer, users = shop.service.shelf.answer, list[str | None]()
+
+    def seen(engine: Engine, asks: Sequence[Ask], rung: Rung) -> Any:
+        users.extend(ask.user for ask in asks)
+        return answer(engine, asks, rung)
+
+    monkeypatch.setattr(shop.service.shelf, "answer", seen)
+    shop.ask(user="gone", history=["A00001"])
+    shop.client.delete("/v1/users/gone").raise_for_status()
+    for question in ({"history": ["A00001"]}, {}):
+        shop.ask(user="gone", **question)
+    shop.ask(user="here", history=["A00001"])
+    assert users == ["gone", None, None, "here"]
+
+
 def test_who_is_erased_is_gone(shop: Shop, tiny: Dataset) -> None:
-    shop.service.past = lambda user: [("A00009", None)] if user == "ann" else []
+    shop.service.past = lambda user: [Known("A00009")] if user == "ann" else []
     shop.post(event("A00001"), event("A00002", user="bob"))
     assert shop.ask(user="ann")["history"] == 2
     receipt = shop.client.delete("/v1/users/ann").json()
@@ -226,6 +246,65 @@ def test_a_wrong_question_is_told_what_is_wrong(shop: Shop, question, status, pa
     assert len(answer.text) < 1000
 
 
+@pytest.mark.parametrize(
+    ("method", "route", "body", "message"),
+    [
+        ("POST", "/v1/recommendations", {"query": "shoes"}, "Unknown key 'query'. Nearest known key: 'user'."),
+        ("POST", "/v1/recommendations", {"body": 1}, "Unknown key 'body'. Known: anonymous,"),
+        ("PUT", "/v1/items/x", {"availability": True}, "Unknown key 'availability'. Nearest known key: 'available'."),
+        (
+            "POST",
+            "/v1/recommendations",
+            {"explore": {"path": 1}},
+            "Unknown key 'path'. Known: seed, temperature.",
+        ),
+        (
+            "POST",
+            "/v1/recommendations",
+            {"history": [{"item": "a", "time_us": NOW_US, "query": 1}]},
+            "Unknown key 'query'. Known: item, time_us.",
+        ),
+        ("PUT", "/v1/items/x", {"path": 1}, "Unknown key 'path'. Known: attributes, available, group."),
+        (
+            "POST",
+            "/v1/items",
+            {"items": [{"item": "x", "body": 1}]},
+            "Unknown key 'body'. Known: attributes, available, group, item.",
+        ),
+        ("POST", "/aws/recommendations", {"query": 1}, "Unknown key 'query'. Nearest known key: 'userId'."),
+        ("POST", "/aws/recommendations", {"userID": "ann"}, "Unknown key 'userID'. Nearest known key: 'userId'."),
+        (
+            "POST",
+            "/aws/events",
+            {
+                "trackingId": "t",
+                "sessionId": "s",
+                "eventList": [{"eventType": "view", "sentAt": 1, "itemID": "A00001"}],
+            },
+            "Unknown key 'itemID'. Nearest known key: 'itemId'.",
+        ),
+    ],
+)
+def test_an_unknown_key_is_told_those_of_its_place(shop: Shop, method, route, body, message) -> None:
+    answer = shop.client.request(method, route, json=body)
+    assert answer.status_code == 422
+    said = answer.json()
+    assert (said["message"] if "__type" in said else said["error"]["message"]).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["query", "body", "path"])
+def test_an_event_with_an_unknown_key_costs_the_others_nothing(shop: Shop, name: str) -> None:
+    answer = shop.client.post(
+        "/v1/events", json=[event("A00001", user="ann"), event("A00002", user="ann", **{name: 1})]
+    )
+    assert answer.status_code == 207
+    good, wrong = answer.json()["events"]
+    assert good["status"] == 201
+    assert wrong["status"] == 422
+    assert wrong["message"].startswith(f"Unknown key '{name}'. ")
+    assert [kept.item for kept in shop.service.store.history("ann", 9)] == ["A00001"]
+
+
 def test_other_routes_methods_and_types(shop: Shop) -> None:
     assert shop.client.get("/nothing").json()["error"]["kind"] == "not_found"
     wrong = shop.client.patch("/v1/models")
@@ -299,10 +378,14 @@ def failure(who: str) -> logging.LogRecord:
         return logging.LogRecord("uvicorn.error", logging.ERROR, __file__, 1, "Exception in ASGI application", (), at)
 
 
-def test_a_request_keeps_its_id(shop: Shop) -> None:
+def test_a_request_keeps_its_id(shop: Shop, monkeypatch) -> None:
     assert shop.client.get("/health/live", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     other = shop.client.get("/health/live", headers={"x-request-id": "a b"}).headers["x-request-id"]
     assert len(other) == 32
+    monkeypatch.setattr(shop.service.batcher, "ask", lambda *_: {}["secret"])
+    answer = shop.client.post("/v1/recommendations", json={}, headers={"x-request-id": "mine-2"})
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (500, "internal")
+    assert answer.headers["x-request-id"] == "mine-2"
 
 
 def happened(kind: str, item: str, at: int) -> Event:
@@ -321,20 +404,35 @@ def test_what_counts_as_interest() -> None:
         happened("refund", "b", 10**15 + 7),
         happened("view", "e", NOW_US + DAY_US),
     ]
-    assert interests(events, NOW_US) == [("b", 10**15 + 1), ("c", 10**15 + 2)]
+    found, left = telling(events, NOW_US)
+    assert [(one.item, one.time_us) for one in found] == [("b", 10**15 + 1), ("c", 10**15 + 2)]
+    assert [(one.item, one.kind) for one in left] == [("b", "refund")]
 
 
 def test_two_pasts_are_one() -> None:
-    before, after = [("a", 1), ("b", 5)], [("b", 5), ("c", 3), ("b", 6)]
-    assert joined(before, after, 10) == [("a", 1), ("c", 3), ("b", 5), ("b", 6)]
-    assert joined(before, after, 2) == [("b", 5), ("b", 6)]
-    assert joined([("z", None)], after, 10) == [("z", None), *after]
+    before = [Known("a", 1), Known("b", 5)]
+    after = [happened("view", "c", 3), happened("view", "b", 5), happened("view", "b", 6)]
+    assert joined(before, after, NOW_US, 10) == [("a", 1), ("c", 3), ("b", 5), ("b", 6)]
+    assert joined(before, after, NOW_US, 2) == [("b", 5), ("b", 6)]
+    assert joined([Known("z")], after, NOW_US, 10) == [("z", None), ("c", 3), ("b", 5), ("b", 6)]
+
+
+def test_a_return_takes_back_what_was_bought_before_the_store() -> None:
+    refund = happened("refund", "a", 7)
+    twice = [Known("a", 1), Known("b", 2), Known("a", 5), Known("a", 9)]
+    assert joined(twice, [refund], NOW_US, 10) == [("a", 1), ("b", 2), ("a", 9)]
+    assert joined([Known("a"), Known("b")], [refund], NOW_US, 10) == [("b", None)]
+    collected = [Known("a", 1), Known("a", 5, counts=False), Known("a", 7, counts=False)]
+    assert joined(collected, [refund], NOW_US, 10) == [("a", 1)]  # the dataset has seen that return
+    bought = happened("purchase", "a", 5)
+    assert joined([Known("a", 5), Known("b", 6)], [bought, refund], NOW_US, 10) == [("b", 6)]
+    assert joined([Known("a", 5)], [happened("cart_remove", "a", 7)], NOW_US, 10) == [("a", 5)]
 
 
 def test_a_dataset_is_the_past(tiny: Dataset, models: Path, tmp_path: Path) -> None:
     past, user = Past(tiny), tiny.users.items.ids[3]
     row = tiny.events.frame.filter(tiny.events.frame["user"] == 3).sort("position")
-    assert [item for item, _ in past(user)] == tiny.catalog.items.decode(row["item"].to_list())
+    assert [one.item for one in past(user)] == tiny.catalog.items.decode(row["item"].to_list())
     assert past("stranger") == []
     with opened(models, tmp_path, past=past) as shop:
         known = shop.ask(user=user)["history"]

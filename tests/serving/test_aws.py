@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from rediffuse.serving.aws import conditions
+from rediffuse.serving.store import Event
 from tests.docs.pages import ROOT, Page
 from tests.serving.shop import NOW_US, Shop, built, listening, opened
 from tests.serving.test_security import bearer
@@ -91,11 +92,14 @@ def test_a_list_is_that_of_our_own_route(own: Client, runtime: Any) -> None:
 
 
 def test_an_event_is_on_disk_before_its_answer_and_counts_at_once(shop: Shop, runtime: Any, events: Any) -> None:
+    def of_amy() -> list[Event]:
+        return [event for _, event in shop.service.store.since(0, 1000) if event.user == "amy"]
+
     before = runtime.get_recommendations(campaignArn=ARN, userId="amy")["itemList"]
     one = {"eventId": "bought-1", "itemId": "A00003", "eventType": "Purchase", "eventValue": 9.5}
     more = {"recommendationId": "r1", "properties": '{"device": "phone", "n": 2}', "impression": ["A00004", "A00005"]}
     put(events, "s1", {**one, **more}, user="amy")
-    held = shop.service.store.history("amy", 10)
+    held = of_amy()
     assert [(e.item, e.kind) for e in held] == [
         ("A00003", "purchase"),
         ("A00004", "impression"),
@@ -109,7 +113,7 @@ def test_an_event_is_on_disk_before_its_answer_and_counts_at_once(shop: Shop, ru
     assert before != after
     assert "A00003" not in [place["itemId"] for place in after]
     put(events, "s1", {**one, **more}, user="amy")
-    assert shop.service.store.history("amy", 10) == held
+    assert of_amy() == held
 
 
 def test_a_visitor_is_asked_for_by_the_session_and_becomes_a_user(shop: Shop, runtime: Any, events: Any) -> None:
@@ -167,6 +171,35 @@ def test_errors_are_those_that_the_client_knows(client: Client, runtime: Any, ev
     assert "A key is needed" in str(refused.value)
     with pytest.raises(ClientError, match=r"AccessDeniedException.*scope write"):
         put(client("personalize-events", "reader"), "s4", {"itemId": "A00001"}, user="dora")
+
+
+def test_what_fails_here_is_an_internal_error(
+    shop: Shop, runtime: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.service, "recommend", lambda *_, **__: {}["secret"])
+    with pytest.raises(ClientError) as failed:
+        runtime.get_recommendations(campaignArn=ARN, userId="amy")
+    assert failed.value.response["Error"]["Code"] == "InternalServerException"
+    assert "the log of the service tells where" in str(failed.value)
+    head = {**bearer(shop.secrets["shop"]), "x-request-id": "mine-3"}
+    answer = httpx.post(f"{address}/aws/recommendations", json={}, headers=head)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine-3")
+    assert answer.headers["x-amzn-errortype"] == answer.json()["__type"] == "InternalServerException"
+    assert "secret" not in answer.text
+
+
+def test_limits_are_theirs(runtime: Any) -> None:
+    usual = runtime.get_recommendations(campaignArn=ARN)["itemList"]
+    assert len(usual) == 25
+    assert runtime.get_recommendations(campaignArn=ARN, numResults=0)["itemList"] == usual
+    many = {f"N{n}": "" for n in range(150)}
+    assert runtime.get_recommendations(campaignArn=ARN, context=many)["itemList"] == usual
+    ranked = runtime.get_personalized_ranking(campaignArn=ARN, userId="flo", inputList=["A00001"], context=many)
+    assert ranked["personalizedRanking"][0]["itemId"] == "A00001"
+    with pytest.raises(runtime.exceptions.InvalidInputException, match="at most 150"):
+        runtime.get_recommendations(campaignArn=ARN, context={**many, "one": ""})
+    with pytest.raises(runtime.exceptions.InvalidInputException, match="nowhere"):
+        runtime.get_recommendations(campaignArn=ARN, context={**dict(list(many.items())[:149]), "nowhere": "x"})
 
 
 def test_all_events_of_a_call_are_kept_or_none(shop: Shop, events: Any) -> None:

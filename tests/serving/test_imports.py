@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -129,13 +130,51 @@ def test_a_small_share_of_bad_rows_is_left_out_and_told(shop: Shop) -> None:
     assert taken(shop, long)["left_out"] == {"user must be 1 to 256 printable characters": 1}
 
 
-def test_a_store_that_fails_keeps_nothing_and_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise StorageError("The disk is full.")
+@pytest.mark.parametrize(
+    ("whose", "what", "error"),
+    [("store", "submit", StorageError("The disk is full.")), ("child", "either", child.Stopped("Somebody left."))],
+)
+def test_what_is_not_the_files_fault_is_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, whose: str, what: str, error: Exception
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(shop.service.store, "submit", broken)
-    answer = sent(shop, SEGMENT)
-    assert (answer.status_code, "The disk is full." in answer.text) == (422, True)
+    with monkeypatch.context() as patched:
+        patched.setattr(shop.service.store if whose == "store" else child, what, broken)
+        answer = sent(shop, SEGMENT, wait_s=0)
+        assert answer.status_code == 202
+        place, end = answer.headers["location"], time.monotonic() + 60
+        while (said := shop.client.get(place).json())["message"] is None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert (said["state"], said["message"]) == ("waiting", str(error))
+    said = told(shop, said["id"])
+    assert (said["state"], said["message"]) == ("done", None)
+    assert said["kept"] == shop.service.store.state().events > 0
+
+
+def test_a_disk_that_holds_no_upload_is_no_fault_of_the_file(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "imports").write_text("in the way")
+    assert sent(shop, SEGMENT).status_code == 503
+    (tmp_path / "imports").unlink()
+
+
+def test_a_service_that_stops_ends_who_reads_and_keeps_what_is_read(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = tmp_path / "reads"
+    code = f"import os, time; open({str(reads)!r}, 'w').write(f'{{os.getpid()}} {{os.getsid(0)}} '); time.sleep(600)"
+    monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", code))
+    with opened(models, tmp_path) as shop:
+        name, end = sent(shop, SEGMENT, wait_s=0).json()["id"], time.monotonic() + 60
+        while not (reads.exists() and reads.read_text().endswith(" ")) and time.monotonic() < end:
+            time.sleep(0.01)
+    pid, session = map(int, reads.read_text().split())
+    assert session == pid  # what stops a group of processes stops the service alone
+    while Path(f"/proc/{pid}/exe").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert {path.name for path in (tmp_path / "imports" / name).iterdir()} >= {"upload", "reading.json"}
 
 
 def test_one_that_takes_long_is_told_of_later(shop: Shop) -> None:
@@ -225,7 +264,8 @@ def test_one_that_a_stop_breaks_off_is_taken_up_again(
         assert begun.wait(60)
         threading.Timer(0.2, go.set).start()
     left = {place.name: {path.name for path in place.iterdir()} for place in (tmp_path / "imports").iterdir()}
-    assert left == {name: {"upload", "reading.json"} for name in (first, second)}
+    assert all(files >= {"upload", "reading.json"} and "tries" not in files for files in left.values())
+    assert set(left) == {first, second}
     with opened(models, tmp_path) as shop:
         kept = [told(shop, name) for name in (first, second)]
         assert [said["state"] for said in kept] == ["done", "done"]

@@ -10,11 +10,13 @@ import pytest
 from rediffuse import registry
 from rediffuse.config import RunConfig
 from rediffuse.data.dataset import Dataset
+from rediffuse.data.rules import EventRules
 from rediffuse.data.splits import GlobalTime
 from rediffuse.errors import InvalidInput, StorageError
 from rediffuse.evaluation.protocol import Protocol
 from rediffuse.files import sha256
 from rediffuse.serving.learning import collected
+from rediffuse.serving.past import Past, joined
 from rediffuse.serving.store import Event, Store, open_store
 
 ZOE, DEVICE = "zoe-8c1f", "cookie-77d2"
@@ -107,6 +109,66 @@ def test_what_was_shown_or_given_back_teaches_nothing(tiny: Dataset, tmp_path: P
     store.close()
 
 
+def shop_of(*events: tuple[str, str, int, str], **more: object) -> Dataset:
+    rows = pl.DataFrame(events, ["user", "item", "time_us", "kind"], orient="row")
+    return Dataset.from_events("shop", rows, **more)  # type: ignore[arg-type]
+
+
+BOUGHT = [("ann", "A", 1, "purchase"), ("ann", "B", 2, "purchase"), ("bob", "A", 3, "purchase")]
+
+
+def test_a_return_cancels_what_the_dataset_has(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "events.sqlite"))
+    store.append([Event("r", "A", "refund", 10, user="ann"), Event("s", "B", "refund", 11, user="bob")])
+    found = collected(store, shop_of(*BOUGHT), NOW_US)
+    together = shop_of(*BOUGHT, ("ann", "A", 10, "refund"), ("bob", "B", 11, "refund"))
+    columns = ["user", "item", "time_us", "weight"]
+    assert found.events.frame.select(columns).equals(together.events.frame.select(columns))
+    assert found.history().to_lists() == [[1], [0]]
+    past = Past(found)
+    for user, left in (("ann", [("B", 2)]), ("bob", [("A", 3)])):
+        for before in (Past(shop_of(*BOUGHT))(user), past(user)):  # what is served says the same, collected or not
+            assert joined(before, store.history(user, 9), NOW_US, 9) == left
+    unknown = collected(store, shop_of(*BOUGHT, rules=EventRules(returns=())), NOW_US)
+    assert "refund" not in unknown.events.kinds
+    store.close()
+
+
+def test_collected_in_two_steps_it_is_what_it_is_at_once(tmp_path: Path) -> None:
+    """Bought, put into the cart, seen as a visitor: then collected; then given back, taken out, known."""
+    store, base = open_store(str(tmp_path / "events.sqlite")), shop_of(*BOUGHT)
+    store.append(
+        [
+            Event("p1", "C", "purchase", 20, user="ann"),
+            Event("p2", "C", "purchase", 21, user="cy"),
+            Event("c1", "D", "cart", 22, user="dan"),
+            Event("v1", "E", "view", 23, anonymous=DEVICE),
+            Event("v2", "A", "view", 24, user="ann"),
+            Event("i1", "F", "impression", 25, user="eve"),
+        ]
+    )
+    first = collected(store, base, NOW_US)
+    assert {"cy", "dan", f"p:{DEVICE}"} < set(first.users.items.ids)
+    store.append(
+        [
+            Event("r1", "C", "refund", 30, user="ann"),
+            Event("r2", "C", "refund", 31, user="cy"),
+            Event("r3", "A", "refund", 32, user="bob"),
+            Event("c2", "D", "cart_remove", 33, user="dan"),
+        ]
+    )
+    store.alias(DEVICE, ZOE)
+    second, at_once = collected(store, first, NOW_US), collected(store, base, NOW_US)
+    assert second.digest() == at_once.digest() == collected(store, second, NOW_US).digest()
+    pairs = zip(second.users.items.ids, second.history().to_lists(), strict=True)
+    items = {user: second.catalog.items.decode(row) for user, row in pairs}
+    assert items == {"ann": ["A", "B", "A"], "bob": [], "cy": [], "dan": [], ZOE: ["E"]}
+    past = Past(first)
+    for user in ("ann", "bob", "cy", "dan"):
+        assert [item for item, _ in joined(past(user), store.history(user, 9), NOW_US, 9)] == items[user]
+    store.close()
+
+
 def test_a_store_in_use_can_be_read_but_not_written(tiny: Dataset, tmp_path: Path) -> None:
     store = filled(tmp_path / "events.sqlite", tiny)
     reader = open_store(str(tmp_path / "events.sqlite"), read_only=True)
@@ -129,7 +191,7 @@ def test_a_store_in_use_can_be_read_but_not_written(tiny: Dataset, tmp_path: Pat
 
 def test_erasures_while_it_is_read(tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, base = filled(tmp_path / "events.sqlite", tiny), made(named(tiny), tiny)
-    since, users = type(store).since, iter([*tiny.users.items.ids[:1], *("x", "y", "z") * 9])
+    since, users = type(store).since, iter([*tiny.users.items.ids[:1], *(f"x{n}" for n in range(20))])
 
     def reading(self: Store, seq: int, limit: int) -> list[tuple[int, Event]]:
         erasing = threading.Thread(target=store.erase, args=(next(users),))

@@ -1,7 +1,9 @@
 """Who is let in: keys, scopes, rates, sizes; and what an open service on loopback refuses."""
 
 import asyncio
+import errno
 import json
+import os
 import re
 import stat
 from collections.abc import Generator
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
-from rediffuse.errors import ArtifactError, InvalidInput
+from rediffuse.errors import ArtifactError, InvalidInput, StorageError
 from rediffuse.serving.keys import Key, KeyRing, add_key, read_keys, remove_key
 from rediffuse.serving.security import Buckets, bounded
 from tests.serving.shop import Shop, opened
+from tests.users import NOBODY, as_nobody
 
 SCOPES = {"reader": "read", "writer": "write", "boss": "admin", "shop": "read,write"}
 NEEDED = {
@@ -118,6 +121,84 @@ def test_a_key_is_kept_as_its_hash_and_can_be_taken_back(tmp_path: Path) -> None
     now[0] = 4.0
     assert ring.find(other) is None
     assert ring.find("") is None
+
+
+def test_a_file_of_keys_stays_with_whom_it_belongs_to(tmp_path: Path) -> None:
+    """Root adds a key to the file of the service's user, who must still be able to read it."""
+    path = tmp_path / "keys.json"
+    add_key(path, "shop", ["read"])
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+    before = path.stat()
+    add_key(path, "other", ["read"])
+    remove_key(path, "shop")
+    after = path.stat()
+    assert [key.name for key in read_keys(path)] == ["other"]
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+def test_a_file_of_keys_that_cannot_be_given_back_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    secret = add_key(path, "shop", ["read"])
+    true, before = Path.stat, path.read_bytes()
+
+    def of_another(self: Path, **how: bool) -> os.stat_result:
+        found = list(true(self, **how))
+        return os.stat_result([*found[:4], found[4] + (self == path), *found[5:]])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "stat", of_another)
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(StorageError, match="Operation not permitted"):
+        remove_key(path, "shop")
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys.json"]
+    assert KeyRing(path, lambda: 0.0).find(secret) is not None
+
+
+def test_keys_that_cannot_be_read_go_on_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until the file can be read, says something else or is gone."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    path, now = Path("keys.json"), [0.0]
+    secret, other = add_key(path, "shop", ["read"]), add_key(path, "other", ["read"])
+    ring, never = KeyRing(path, lambda: now[0]), KeyRing(path, lambda: now[0])
+
+    def found() -> list[bool]:
+        now[0] += 1
+        with as_nobody():
+            return [ring.find(one) is not None for one in (secret, other)]
+
+    path.chmod(0o644)
+    assert found() == [True, True]
+    for times in (1, 2):
+        path.chmod(0)
+        assert found() == [True, True]
+        assert found() == [True, True]
+        assert len(caplog.records) == times
+        path.chmod(0o644)
+        assert found() == [True, True]
+    (record,) = {record.getMessage() for record in caplog.records}
+    assert record.startswith("The keys in 'keys.json' cannot be read; those known last go on")
+    assert secret not in record
+    path.chmod(0)
+    with as_nobody():
+        assert never.find(secret) is None, "nothing was known before"
+    remove_key(path, "shop")
+    assert found() == [True, True], "what was taken out is not known to whom the file is closed"
+    path.chmod(0o644)
+    assert found() == [False, True]
+    path.chmod(0)
+    path.unlink()
+    assert found() == [False, False]
 
 
 @pytest.mark.parametrize(

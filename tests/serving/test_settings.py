@@ -1,11 +1,14 @@
 """Where settings come from, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from rediffuse.errors import InvalidConfig
+from rediffuse.serving.protocol import MOST_HEADERS
 from rediffuse.serving.settings import Settings, is_loopback
+from tests.docs.pages import ROOT
 
 
 def test_what_is_given_is_over_the_environment_over_the_file(tmp_path: Path) -> None:
@@ -17,6 +20,8 @@ def test_what_is_given_is_over_the_environment_over_the_file(tmp_path: Path) -> 
     assert Settings.read({}, file, environ).port == 2
     assert Settings.read({}, file, {}).port == 1
     assert Settings.read({}, None, {}).port == 8000
+    for proxies in ("", "10.0.0.1", "::1, 10.0.0.0/8"):
+        assert Settings.read({}, None, {"REDIFFUSE_SERVE_PROXIES": proxies}).proxies == proxies
 
 
 @pytest.mark.parametrize(
@@ -27,12 +32,29 @@ def test_what_is_given_is_over_the_environment_over_the_file(tmp_path: Path) -> 
         ({}, {"REDIFFUSE_SERVE_PORT": "many"}, "", "port = 'many' is not possible"),
         ({}, {}, "queue = 0", "queue = 0 is not possible"),
         ({}, {}, "queue = ", "is not TOML"),
+        ({}, {"REDIFFUSE_SERVE_PROXIES": "10.0.0.1,proxy"}, "", "proxies = '10.0.0.1,proxy' is not possible: 'proxy'"),
+        ({}, {}, 'proxies = "10.0.0.1/8"', "has host bits set. Allowed: addresses and networks"),
+        ({}, {}, 'proxies = "*"', "proxies = '\\*' is not possible"),
     ],
 )
 def test_a_wrong_setting_is_refused(given, environ, text, why, tmp_path: Path) -> None:
     (tmp_path / "serve.toml").write_text(text)
     with pytest.raises(InvalidConfig, match=why):
         Settings.read(given, tmp_path / "serve.toml", environ)
+
+
+def test_the_pages_tell_the_bounds_that_hold() -> None:
+    told = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    usual = Settings()
+    for fact in (
+        f"{usual.head_bytes // 2**10} KiB and {MOST_HEADERS} headers",
+        f"{usual.head_timeout_s:g} s to come whole",
+        f"{usual.connections:,} connections",
+        f"`proxies` alone: {usual.proxies}",
+    ):
+        assert fact in " ".join(told.split())
+    (told,) = re.findall(r"`REDIFFUSE_SERVE_(\w+)=(.*)`", (ROOT / "docs/pages.md").read_text(encoding="utf-8"))
+    assert Settings.read({}, None, {f"REDIFFUSE_SERVE_{told[0]}": told[1]}).proxies == told[1]
 
 
 @pytest.mark.parametrize(

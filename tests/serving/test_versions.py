@@ -138,6 +138,28 @@ def test_a_model_that_changed_is_not_taken_back(models: Path, tmp_path: Path) ->
     assert versions.rollback().name == "one"
 
 
+def test_what_answers_already_is_promoted_once(models: Path, tmp_path: Path) -> None:
+    """A client that waited too long says it again: rolling back still leads to the model before."""
+    for name in ("one", "two"):
+        shutil.copytree(models / name, tmp_path / name)
+    versions = Versions(tmp_path, "cpu")
+    versions.promote("one")
+    two = versions.promote("two")
+    assert versions.promote("two") is two
+    candidate = versions.load(tmp_path / "two")
+    assert candidate is not two
+    assert versions.promote("two") is two
+    assert [row.state for row in versions.list()] == ["current", "on_disk"]
+    shutil.copytree(models / "three", tmp_path / "two", dirs_exist_ok=True)  # the same name, another model
+    assert versions.promote("two").sha256 == sha256(models / "three" / MANIFEST)
+    assert shown(answered(versions)) == offline(models / "three")
+    shutil.rmtree(tmp_path / "two")
+    shutil.copytree(models / "two", tmp_path / "two")
+    for name in ("two", "one"):
+        assert versions.rollback().name == name
+        assert shown(answered(versions)) == offline(models / name)
+
+
 @dataclass
 class Wrong:
     """Answers wrongly in one way."""
@@ -196,7 +218,7 @@ def test_administrators_wait_for_each_other(models: Path) -> None:
     for thread in threads:
         thread.join()
     assert shown(answered(versions)) == offline(models / answered(versions).model)
-    for _ in range(5):
+    while versions._before:
         versions.rollback()
     assert shown(answered(versions)) == offline(models / answered(versions).model)
 

@@ -11,6 +11,8 @@
 No pickle, no code, and no name of a module: a folder can only name a registered method.
 """
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,11 +84,9 @@ def write_model(folder: Path, model: ModelFolder) -> None:
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(say(f"Weight {name!r} is not finite", remedy="Train anew with a lower learning_rate"))
     with new_folder(folder, kind="model") as place:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in model.tensors.items()}, place / "weights.safetensors"
-        )
+        _save({name: t.detach() for name, t in model.tensors.items()}, place / "weights.safetensors")
         if model.vectors is not None:
-            save_file({"vectors": model.vectors.cpu().contiguous()}, place / VECTORS)
+            _save({"vectors": model.vectors}, place / VECTORS)
         table = {"item": list(model.items), "title": list(model.titles), "users": model.popularity.tolist()}
         pl.DataFrame(table, schema={"item": pl.String, "title": pl.String, "users": pl.Float32}).write_parquet(
             place / "vocabulary.parquet"
@@ -109,9 +109,12 @@ def read_model(folder: Path) -> ModelFolder:
 
     Raises: ArtifactError naming what is wrong.
     """
-    facts = open_folder(
-        folder, "model", FORMAT_VERSION, "Make one with: rediffuse train METHOD --data DATASET --to MODEL"
-    )
+    try:
+        facts = open_folder(
+            folder, "model", FORMAT_VERSION, "Make one with: rediffuse train METHOD --data DATASET --to MODEL"
+        )
+    except PermissionError as error:
+        raise _closed(folder, error) from None
     for key, kind in REQUIRED.items():
         if not isinstance(facts.get(key), kind):
             raise ArtifactError(say(f"model.json of {str(folder)!r} lacks {key!r}", remedy="Train the model anew"))
@@ -142,6 +145,31 @@ def read_model(folder: Path) -> ModelFolder:
         calibrator=_calibrator(folder, facts.get("calibrator")),
         attributes=attributes,
         golden=facts.get("golden", ()),
+    )
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors into a file that is open to whom any new file is: safetensors shuts its files to all but their owner."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    path.chmod(mode)
+
+
+def _closed(folder: Path, error: PermissionError) -> ArtifactError:
+    """Word that we may not read a model: whose the file is, and who asks."""
+    path = Path(error.filename or folder)
+    try:
+        found = path.stat()
+        whose = f"of user {found.st_uid} and group {found.st_gid}, mode {stat.S_IMODE(found.st_mode):04o}"
+    except OSError:  # nor what it lies in
+        whose = None
+    return ArtifactError(
+        say(
+            f"{str(path)!r} is closed to user {os.geteuid()}, who reads it",
+            got=whose,
+            remedy=f"Let that user read it, for example: chmod -R a+rX {folder}",
+        )
     )
 
 

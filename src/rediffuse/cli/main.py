@@ -1,5 +1,6 @@
 """`rediffuse`: the verbs, and what happens when one goes wrong."""
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -48,18 +49,22 @@ def _root(
 
 
 def run() -> None:
-    """Entry point: what a user can mend becomes one sentence on standard error and exit code 2."""
+    """Entry point: what a user can mend becomes one sentence on standard error and exit code 2.
+
+    `serve` ends with 75 where a later start may go well: its store is away or locked, its port is taken.
+    """
     try:
         app()
     except RediffuseError as error:
-        _fail(str(error))
+        _fail(error, str(error))
     except OSError as error:
-        _fail(say(error.strerror or str(error), got=error.filename))
+        _fail(error, say(error.strerror or str(error), got=error.filename))
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(error: Exception, text: str) -> NoReturn:
     stderr.print(f"Error: {text}", style="red", soft_wrap=True)
-    sys.exit(2)
+    passes = isinstance(error, OSError) and not isinstance(error, PermissionError)
+    sys.exit(os.EX_TEMPFAIL if passes and sys.argv[1:2] == ["serve"] else 2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`serve`: a model as a service, events in and recommendations out."""
 
 import gc
+import resource
 import socket
 import sys
 from contextlib import suppress
@@ -13,8 +14,8 @@ from rediffuse.cli.console import ThreadsOption, run_config, tell
 from rediffuse.data.dataset import Dataset
 from rediffuse.errors import InvalidConfig, MissingExtra, say
 
-_ROOM = 2048
-"""Connections that may wait to be taken."""
+_FILES = 256
+"""Files that may be open besides connections."""
 _TURN_S = 0.0005
 """Time a thread keeps the interpreter while another wants it: a tenth of the usual, for who answers must not wait for who
 computes."""
@@ -51,6 +52,7 @@ def serve(
         from rediffuse.serving.gate import Gate
         from rediffuse.serving.keys import KeyRing, read_keys
         from rediffuse.serving.past import Past, nothing
+        from rediffuse.serving.protocol import BACKLOG, served
         from rediffuse.serving.service import Clock, Service
         from rediffuse.serving.settings import Settings
         from rediffuse.serving.store import open_store
@@ -77,19 +79,11 @@ def serve(
     versions.load(path)
     versions.promote(path.name)
     ring = None if settings.keys is None else KeyRing(settings.keys, clock.seconds)
-    with _listening(settings.host, settings.port) as door:
+    _allow_files(settings.connections + _FILES)
+    with _listening(settings.host, settings.port, BACKLOG) as door:
         kept = open_store(settings.store)
         app = create_app(Service(kept, versions, settings, past=past, clock=clock), ring)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=settings.stop_s,
-                backlog=_ROOM,
-            )
-        )
+        server = uvicorn.Server(served(app, settings))
         address = f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{door.getsockname()[1]}"
         tell(f"Serving {path.name} on {address}, events in {_named(settings.store)}; Ctrl-C stops it")
         tell(f"""Try: curl {address}/v1/recommendations --json '{{"user": "u-1", "k": 5}}'""")
@@ -102,10 +96,18 @@ def serve(
             server.run(sockets=[door])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _allow_files(wanted: int) -> None:
+    """Let connections not take the files that the store needs, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _listening(host: str, port: int, backlog: int) -> socket.socket:
     """A bound socket. Raises: OSError where the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_ROOM)
+    return socket.create_server((host, port), family=family, backlog=backlog)
 
 
 def _named(store: str) -> str:

@@ -104,7 +104,7 @@ def train(
 def check_erasures(before: ModelFolder, dataset: Dataset) -> None:
     """Refuse to go on from a model that may still know somebody who was erased since.
 
-    Raises: InvalidInput naming the erasure; its receipt has the same number.
+    Raises: InvalidInput naming the erasure, its receipt has the same number; or that the stores are two.
     """
     then, now = before.data.get("store"), dataset.facts.get("store")
     if now is None:
@@ -116,8 +116,17 @@ def check_erasures(before: ModelFolder, dataset: Dataset) -> None:
                 remedy="Make the dataset with `rediffuse collect`, or train from scratch",
             )
         )
+    if then is not None and then["name"] != now["name"]:
+        raise InvalidInput(
+            say(
+                "The model learned from another event store, of whose erasures this one knows nothing",
+                got=then["name"],
+                allowed=now["name"],
+                remedy="Train from scratch: leave --from out and name the method",
+            )
+        )
     erased = now["erased_seq"]
-    if erased and (then is None or then["name"] != now["name"] or then["erased_seq"] < erased):
+    if erased and (then is None or then["erased_seq"] < erased):
         raise InvalidInput(
             say(
                 "The model may still know somebody who was erased since it learned",

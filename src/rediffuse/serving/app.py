@@ -20,7 +20,7 @@ from rediffuse.serving.imports import Imports
 from rediffuse.serving.ingest import INVALID, Ingest, lines, parsed
 from rediffuse.serving.keys import KeyRing, Right
 from rediffuse.serving.pages.routes import ENTRANCES, pages
-from rediffuse.serving.problems import documented, failed, handle_all, invalid, refused
+from rediffuse.serving.problems import broken, documented, failed, handle_all, invalid, refused
 from rediffuse.serving.room import Room
 from rediffuse.serving.schemas import (
     ErasureSaid,
@@ -82,7 +82,7 @@ def create_app(service: Service, keys: KeyRing | None = None) -> FastAPI:
         problem=refused,
         entrances=(*ENTRANCES, imports_http.entrance(chosen.import_bytes)),
     )
-    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(Observed, metrics=metrics, problem=broken)
     # Before anything else, the log too: a refusal must cost less than an answer.
     app.add_middleware(Room, paths=QUESTIONS, check=service.check_room, problem=failed, count=metrics.turned_away)
     app.add_middleware(aws_shapes.Errors)

@@ -21,6 +21,7 @@ from rediffuse.data.importers.personalize import kind_of
 from rediffuse.errors import InvalidInput, say
 from rediffuse.serving.aws_shapes import (
     PREFIX,
+    USUAL,
     GetPersonalizedRanking,
     GetRecommendations,
     OneEvent,
@@ -60,7 +61,9 @@ def speaking(service: Service, metrics: Metrics) -> APIRouter:
     async def recommendations(asked: GetRecommendations) -> Response:
         """GetRecommendations: the best items for a user, or beside an item."""
         where = conditions(asked.filter_arn, asked.filter_values)
-        ask = Ask(user=asked.user_id, item=asked.item_id, k=asked.num_results, where=where, context=asked.context)
+        ask = Ask(
+            user=asked.user_id, item=asked.item_id, k=asked.num_results or USUAL, where=where, context=asked.moment
+        )
         given = await answered(ask)
         return _json(Recommended(item_list=_places(given), recommendation_id=given.recommendation_id))
 
@@ -69,7 +72,7 @@ def speaking(service: Service, metrics: Metrics) -> APIRouter:
         """GetPersonalizedRanking: given items in a user's order, those that have no place in it at the end."""
         items = tuple(dict.fromkeys(asked.input_list))
         where = conditions(asked.filter_arn, asked.filter_values)
-        ask = Ask(user=asked.user_id, k=len(items), where=where, context=asked.context, candidates=items, exclude=())
+        ask = Ask(user=asked.user_id, k=len(items), where=where, context=asked.moment, candidates=items, exclude=())
         given = await answered(ask)
         placed = {place.item_id for place in given.answered.items}
         rest = [Predicted(item_id=item) for item in items if item not in placed]

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rediffuse.serving.problems import documented
 from rediffuse.serving.schemas import LONGEST_LIST, WHOLE, Answer, Body, Text, User, Word
 
+USUAL = 25
+"""Places of a list where nothing is said of its length."""
 PREFIX = "/aws"
 """Where these routes begin: /events alone would be one of two services'."""
 _OTHERS = "InvalidInputException"
@@ -31,7 +33,7 @@ _TYPES = {
 Arn = Annotated[str, StringConstraints(max_length=256, pattern=r"^arn:([a-z\d-]+):personalize:.*:.*:.+$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 Values = Annotated[dict[Word, Text], Field(max_length=25)]
-Context = Annotated[dict[Word, Word], Field(max_length=32)]
+Context = Annotated[dict[Word, Text], Field(max_length=150)]
 
 
 class Theirs(Body):
@@ -52,9 +54,15 @@ class _Asked(Theirs):
     campaign_arn: Arn | None = None
     """Any: the model of the moment answers."""
     context: Context = Field(default_factory=dict[str, str])
+    """An empty value tells nothing."""
     filter_arn: Arn | None = None
     """`..:filter/where`, the one there is: `filterValues` are attributes and the values that items may have."""
     filter_values: Values = Field(default_factory=dict[str, str])
+
+    @property
+    def moment(self) -> dict[str, str]:
+        """What is known of it."""
+        return {name: word for name, word in self.context.items() if word}
 
 
 class GetRecommendations(_Asked):
@@ -64,7 +72,8 @@ class GetRecommendations(_Asked):
     user_id: User | None = None
     """A user; else the session of a visitor."""
     item_id: Word | None = None
-    num_results: Annotated[int, Field(ge=1, le=LONGEST_LIST), WHOLE] = 25
+    num_results: Annotated[int, Field(ge=0, le=LONGEST_LIST), WHOLE] = 0
+    """0: `USUAL`."""
 
 
 class GetPersonalizedRanking(_Asked):

@@ -18,7 +18,9 @@ from datetime import date
 from decimal import Decimal
 from functools import partial
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, Literal, TypeVar
 
 import polars as pl
@@ -29,8 +31,8 @@ from rediffuse.data.importers.products import Level, at_level
 from rediffuse.data.importers.shop import ANONYMOUS
 from rediffuse.data.importers.tolerance import FIRST, REASON, SHARE
 from rediffuse.data.interactions import CONTEXT
-from rediffuse.errors import InvalidInput, RediffuseError, say
-from rediffuse.files import claim, held, read_json, sync_folder, write_json
+from rediffuse.errors import InvalidInput, RediffuseError, StorageError, say
+from rediffuse.files import claim, held, read_json, storage, sync_folder, write_json
 from rediffuse.serving.batcher import Overloaded
 from rediffuse.serving.service import Service
 from rediffuse.serving.store import Event, Item
@@ -38,11 +40,11 @@ from rediffuse.serving.store import Event, Item
 State = Literal["waiting", "running", "done", "failed"]
 BAD_ROWS = SHARE
 """Share of rows that may be left out because they cannot stand."""
-WAITING, REMEMBERED = 4, 200
+WAITING, REMEMBERED, LONGEST_PAUSE_S = 4, 200, 60.0
 MOST_TRIES = 2
 """How often a file is begun: one that may have ended the service is not read for ever."""
 _OURS = re.compile(r"[0-9a-f]{32}")
-_UPLOAD, _READING, _TRIES = "upload", "reading.json", "tries"
+_UPLOAD, _READING, _TRIES, _WORK = "upload", "reading.json", "tries", "work"
 _OUT = "out_of_stock"
 _log = logging.getLogger(__name__)
 T = TypeVar("T", Event, Item)
@@ -82,7 +84,7 @@ class Import:
     """The first rows that could not stand, in words."""
     seq: int | None = None
     message: str | None = None
-    """Why it failed; then nothing of it was kept."""
+    """Why it failed, and then nothing of it was kept; or what a started one waits for."""
 
 
 class Imports:
@@ -93,23 +95,28 @@ class Imports:
         self.service, self.folder, self.timeout_s = service, folder, timeout_s
         self._known: dict[str, Import] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._children = list[Popen[bytes]]()
         self._turn = asyncio.Semaphore(1)
 
     async def take(self, chunks: AsyncIterator[bytes], reading: Reading) -> Import:
-        """Stage a file and begin to read it. Raises: Overloaded; whatever the chunks raise, and nothing is left."""
+        """Stage a file and begin to read it.
+
+        Raises: Overloaded; StorageError; whatever the chunks raise, and nothing is left.
+        """
         if len(self._tasks) > WAITING:
             raise Overloaded(say("Too many imports wait", got=len(self._tasks), remedy="Send it again later"), 10.0)
         place, lock = self.folder / self.service.clock.fresh(), ExitStack()
         try:
-            await asyncio.to_thread(lock.enter_context, held(place, partial(place.mkdir, parents=True)))
-            with (place / _UPLOAD).open("wb") as file:
-                async for chunk in chunks:
-                    await asyncio.to_thread(file.write, chunk)
-                file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
-            # Last: a folder that tells how it is to be read is whole.
-            await asyncio.to_thread(write_json, place / _READING, asdict(reading))
-            await asyncio.to_thread(sync_folder, self.folder)
+            with storage(place):
+                await asyncio.to_thread(lock.enter_context, held(place, partial(place.mkdir, parents=True)))
+                with (place / _UPLOAD).open("wb") as file:
+                    async for chunk in chunks:
+                        await asyncio.to_thread(file.write, chunk)
+                    file.flush()
+                    await asyncio.to_thread(os.fsync, file.fileno())
+                # Last: a folder that tells how it is to be read is whole.
+                await asyncio.to_thread(write_json, place / _READING, asdict(reading))
+                await asyncio.to_thread(sync_folder, self.folder)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             lock.close()
@@ -141,6 +148,8 @@ class Imports:
         tasks = [*self._tasks.values()]
         for task in tasks:
             task.cancel()
+        for process in self._children:
+            process.kill()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, place: Path, lock: ExitStack) -> Import:
@@ -169,11 +178,7 @@ class Imports:
     async def _run(self, found: Import, place: Path) -> None:
         try:
             async with self._turn:
-                found.state = "running"
-                with _trying(place / _TRIES):
-                    reading = Reading(**await asyncio.to_thread(read_json, place / _READING))
-                    await self._import(found, place / _UPLOAD, reading)
-            found.state = "done"
+                await self._whatever_it_takes(found, place)
         except RediffuseError as error:
             found.state, found.message = "failed", str(error)
         except Exception:  # noqa: BLE001  # whoever asks is told, and the log has it
@@ -182,14 +187,24 @@ class Imports:
         # Not when it is cancelled: the next start goes on with it.
         await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
-    async def _import(self, found: Import, file: Path, reading: Reading) -> None:
-        options: dict[str, Any] = {**reading.options}
-        if reading.level is not None:
-            options["level"] = reading.level
-        read = await asyncio.to_thread(
-            child.either, file, reading.form, bad_rows=reading.bad_rows, timeout_s=self.timeout_s, **options
-        )
-        found.form, found.first = read.form, [*read.first]
+    async def _whatever_it_takes(self, found: Import, place: Path) -> None:
+        """Read and keep a file; what is not its fault, a store that is away or a child that was stopped, is waited for."""
+        for again in count():
+            found.state = "running"
+            try:
+                with _trying(place / _TRIES):
+                    reading = Reading(**await asyncio.to_thread(read_json, place / _READING))
+                    await self._import(found, place, reading)
+            except (StorageError, child.Stopped) as error:
+                found.state, found.message = "waiting", str(error)
+                await asyncio.sleep(min(2.0**again, LONGEST_PAUSE_S))
+            else:
+                found.state, found.message = "done", None
+                return
+
+    async def _import(self, found: Import, place: Path, reading: Reading) -> None:
+        read = await asyncio.to_thread(self._read, place, reading)
+        found.form, found.first, found.left_out = read.form, [*read.first], {}
         if isinstance(read.data, Dataset):
             found.holds = "events"
             events = await asyncio.to_thread(self._events, found, read.data, reading.bad_rows)
@@ -204,6 +219,28 @@ class Imports:
             found.left_out |= {REASON: read.left_out} if read.left_out else {}
             items = await asyncio.to_thread(self._items, found, read.data, reading)
             found.seq, found.kept = await self.service.put_items(items), len(items)
+
+    def _read(self, place: Path, reading: Reading) -> child.Found:
+        """What a child makes of a file. What lies between it and us lies in the same place, and goes with it."""
+        work = place / _WORK
+        with storage(work):
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+        options: dict[str, Any] = {**reading.options}
+        if reading.level is not None:
+            options["level"] = reading.level
+        try:
+            return child.either(
+                place / _UPLOAD,
+                reading.form,
+                bad_rows=reading.bad_rows,
+                timeout_s=self.timeout_s,
+                work=work,
+                started=self._children.append,
+                **options,
+            )
+        finally:
+            self._children.clear()  # one at a time
 
     def _events(self, found: Import, data: Dataset, bad_rows: float) -> list[Event]:
         """Events as the store keeps them; an item that the model knows by its product is the product."""
@@ -242,16 +279,18 @@ class Imports:
 
 
 @contextmanager
-def _trying(count: Path) -> Generator[None]:
+def _trying(told: Path) -> Generator[None]:
     """Count what is begun and never ends, nor is cancelled. Raises: InvalidInput when it is too much."""
-    begun = len(count.read_bytes()) if count.is_file() else 0
+    with storage(told):
+        begun = len(told.read_bytes()) if told.is_file() else 0
+        if begun < MOST_TRIES:
+            told.write_bytes(b"." * (begun + 1))
     if begun >= MOST_TRIES:
         raise InvalidInput(say("The service ended whenever it read this", got=begun, remedy="Send it in parts"))
-    count.write_bytes(b"." * (begun + 1))
     try:
         yield
     finally:
-        count.unlink(missing_ok=True)
+        told.unlink(missing_ok=True)
 
 
 def _sound(found: Import, bad_rows: float, makers: Iterable[Callable[[], T]]) -> list[T]:

@@ -50,7 +50,7 @@ class ImportSaid(Answer):
     seq: int | None
     """Place in the store up to which all of it is."""
     message: str | None
-    """Why it failed."""
+    """Why it failed, or what it waits for."""
 
 
 def entrance(most: int) -> Entrance:

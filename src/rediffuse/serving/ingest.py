@@ -32,7 +32,7 @@ class Ingest:
             try:
                 event = self._event(body)
             except (ValidationError, InvalidInput, ValueError) as error:
-                why = worded(error.errors())[1] if isinstance(error, ValidationError) else str(error)
+                why = worded(error, EventBody)[1] if isinstance(error, ValidationError) else str(error)
                 given = body.get("event_id") if isinstance(body, dict) else None
                 event_id = given[:256] if isinstance(given, str) else None
                 self.said.append({"event_id": event_id, "status": INVALID, "message": why})

@@ -3,8 +3,11 @@
 import hashlib
 import hmac
 import json
+import logging
+import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ RIGHTS: tuple[Right, ...] = get_args(Right)
 FORMAT_VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LOOK_AGAIN_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,19 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 
 def write_keys(path: Path, keys: Iterable[Key]) -> None:
-    """Publish a file of keys that only its owner reads. Raises: StorageError."""
+    """Publish a file of keys. A new one only its owner reads; one that is there keeps its owner, group and mode.
+
+    Raises: StorageError, also where we may not give the file to whom it belongs.
+    """
     listed = [{"name": k.name, "sha256": k.sha256, "scopes": sorted(k.rights)} for k in keys]
     with new_file(path) as temporary:
         temporary.chmod(0o600)
         temporary.write_text(json.dumps({"format_version": FORMAT_VERSION, "keys": listed}, indent=1) + "\n", "utf-8")
+        if path.exists():
+            before, now = path.stat(), temporary.stat()
+            if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+                os.chown(temporary, before.st_uid, before.st_gid)
+            temporary.chmod(stat.S_IMODE(before.st_mode))
 
 
 def add_key(path: Path, name: str, rights: Iterable[str]) -> str:
@@ -79,7 +91,13 @@ def remove_key(path: Path, name: str) -> None:
 
 @dataclass
 class KeyRing:
-    """The keys of a file as it stands; a file that is gone or broken opens nothing."""
+    """The keys of a file as it stands.
+
+    A file that is gone, or says something else than keys, opens nothing, at once. One that cannot be read (closed to the
+    service, a broken disk) says nothing: the keys known last go on, for a slip with its rights must not lock a shop out,
+    and the log is warned. A key that was taken out meanwhile goes on too; who wants all shut removes the file. A service
+    that has read no keys yet knows none.
+    """
 
     path: Path
     clock: Callable[[], float]
@@ -87,6 +105,7 @@ class KeyRing:
     _keys: tuple[Key, ...] = ()
     _stamp: tuple[int, ...] = ()
     _looked: float = float("-inf")
+    _warned: bool = False
 
     def find(self, secret: str) -> Key | None:
         """The key that this is the secret of. Every key is compared, each in constant time."""
@@ -101,13 +120,27 @@ class KeyRing:
         if now - self._looked >= _LOOK_AGAIN_S:
             self._looked = now
             try:
-                stat = self.path.stat()
-                stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                found = self.path.stat()
+                stamp = (found.st_ctime_ns, found.st_size, found.st_ino)
                 if stamp != self._stamp:
-                    self._keys, self._stamp = read_keys(self.path), stamp
-            except (OSError, RediffuseError):
-                self._keys, self._stamp = (), ()
+                    self._keys, self._stamp, self._warned = read_keys(self.path), stamp, False
+            except (FileNotFoundError, NotADirectoryError, RediffuseError):
+                self._keys, self._stamp, self._warned = (), (), False
+            except OSError as error:
+                self._warn(error)
         return self._keys
+
+    def _warn(self, error: OSError) -> None:
+        """Once, until the file is read again."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                say(
+                    f"The keys in {str(self.path)!r} cannot be read; those known last go on, also those taken out since",
+                    got=error.strerror,
+                    remedy="Let the user of the service read the file",
+                )
+            )
 
 
 def _rights(names: Iterable[str]) -> frozenset[Right]:

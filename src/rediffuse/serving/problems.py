@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -22,7 +23,7 @@ from rediffuse.errors import (
     unknown,
 )
 from rediffuse.serving.batcher import Closing, DeadlinePassed, Overloaded
-from rediffuse.serving.schemas import EventBody, Explore, ItemBody, ItemsBody, ItemWithId, Problem, Question, Seen
+from rediffuse.serving.schemas import Problem
 from rediffuse.serving.versions import NoModel
 
 KINDS = {
@@ -37,6 +38,7 @@ KINDS = {
     415: "unsupported_media_type",
     422: "invalid",
     429: "too_many",
+    431: "too_large",
     500: "internal",
     503: "unavailable",
 }
@@ -67,7 +69,6 @@ STATUS: Sequence[tuple[type[Exception], int]] = (
     (InvalidConfig, 409),
     (InvalidInput, 409),
 )
-BODIES = (Question, Seen, Explore, EventBody, ItemBody, ItemWithId, ItemsBody)
 _SHOWN = 80
 
 
@@ -112,29 +113,41 @@ def invalid() -> Generator[None]:
 
 def handle_all(app: FastAPI) -> None:
     """Give every error of an application its shape. The words of an unforeseen one stay inside."""
-    handlers: dict[type[Exception], Callable[[Any], Response]] = {
-        HTTPException: refused,
-        RediffuseError: failed,
-        RequestValidationError: lambda error: problem(*worded(error.errors())),
-        Exception: lambda _: problem(500, "Something went wrong here; the log of the service tells where."),
+    handlers: dict[type[Exception], Callable[[Request, Any], Response]] = {
+        HTTPException: lambda _, error: refused(error),
+        RediffuseError: lambda _, error: failed(error),
+        RequestValidationError: lambda request, error: problem(*worded(error, _body_of(request))),
+        Exception: lambda _, error: broken(error),
     }
     for kind, answer in handlers.items():
 
-        async def handler(request: Request, error: Exception, answer: Callable[[Any], Response] = answer) -> Response:
-            del request
-            return answer(error)
+        async def handler(
+            request: Request, error: Exception, answer: Callable[[Request, Any], Response] = answer
+        ) -> Response:
+            return answer(request, error)
 
         app.add_exception_handler(kind, handler)
 
 
-def worded(errors: Sequence[Any]) -> tuple[int, str]:
-    """The status and sentence for what a schema found."""
-    first = errors[0]
+def broken(error: Exception) -> JSONResponse:
+    """The answer of an unforeseen error."""
+    del error
+    return problem(500, "Something went wrong here; the log of the service tells where.")
+
+
+def worded(error: RequestValidationError | ValidationError, body: type[BaseModel] | None = None) -> tuple[int, str]:
+    """The status and sentence for what a schema found. Args: body: what was checked; None: nothing that has keys."""
+    errors = error.errors()
+    # of what a value could be each kind complains; an unknown key tells which one was meant
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     if first["type"] == "json_invalid":
         return 400, f"The body is not JSON: {first.get('ctx', {}).get('error', 'it ends early')}."
-    where = [str(part) for part in first["loc"] if part not in ("body", "path", "query")]
+    loc = first["loc"]
+    if isinstance(error, RequestValidationError):
+        loc = loc[1:]  # after whether it is of the body, the path or the query
+    where = [str(part) for part in loc]
     if first["type"] == "extra_forbidden":
-        return 422, unknown("key", where[-1][:_SHOWN], {name for body in BODIES for name in body.model_fields})
+        return 422, unknown("key", where[-1][:_SHOWN], () if body is None else _keys(body, where[:-1]))
     reason = first["msg"].rstrip(".")
     reason = reason[0].lower() + reason[1:]
     if first["type"] == "missing":
@@ -142,3 +155,27 @@ def worded(errors: Sequence[Any]) -> tuple[int, str]:
     shown = repr(first["input"])
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + ".."
     return 422, f"{'.'.join(where) or 'The body'} = {shown} is not possible: {reason}."
+
+
+def _body_of(request: Request) -> type[BaseModel] | None:
+    """What the route of a request checks its body by."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kinds = _models(None if field is None else field.field_info.annotation)
+    return next(iter(kinds), None)
+
+
+def _keys(body: type[BaseModel], where: Sequence[str]) -> set[str]:
+    """The keys that a body may have at a place, as they are sent."""
+    here = {body}
+    for part in where:
+        inside = [f for kind in here for name, f in kind.model_fields.items() if part in (f.alias, name)]
+        named = {kind for kind in here if kind.__name__ == part}  # one of several that a value could be
+        here = {kind for f in inside for kind in _models(f.annotation)} if inside else named or here
+    return {f.alias or name for kind in here for name, f in kind.model_fields.items()}
+
+
+def _models(annotation: Any) -> set[type[BaseModel]]:
+    """Those that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {kind for part in get_args(annotation) for kind in _models(part)}

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from rediffuse.errors import InvalidInput, RediffuseError
+from rediffuse.errors import InvalidInput, RediffuseError, StorageError
 from rediffuse.serving.batcher import Batcher
 from rediffuse.serving.engine import Answered, Ask
 from rediffuse.serving.ladder import Ladder, Rung
 from rediffuse.serving.names import names
-from rediffuse.serving.past import Seen, interests, joined, nothing
+from rediffuse.serving.past import Known, Seen, joined, nothing
 from rediffuse.serving.settings import Settings
 from rediffuse.serving.shelf import Shelf
 from rediffuse.serving.store import Appended, Event, Item, Receipt, Store, anonymous_subject
@@ -68,7 +68,7 @@ class Service:
         versions: Versions,
         settings: Settings,
         *,
-        past: Callable[[str], list[Seen]] = nothing,
+        past: Callable[[str], list[Known]] = nothing,
         ladder: Ladder | None = None,
         clock: Clock = Clock(),
     ) -> None:
@@ -138,7 +138,7 @@ class Service:
     async def put_items(self, items: Sequence[Item]) -> int:
         """Keep what is said of items; the next list knows it. Returns: the seq. Raises: StorageError."""
         seq = await asyncio.to_thread(self.store.put_items, items)
-        await asyncio.to_thread(self.shelf.refresh, now=True)
+        await asyncio.to_thread(self.shelf.refresh)
         return seq
 
     async def erase(self, user: str) -> Receipt:
@@ -173,7 +173,7 @@ class Service:
 
     def _answers(self, wanted: Sequence[Wanted]) -> list[tuple[Ask, Answered] | RediffuseError]:
         """In a worker: all of a batch by the version of this moment, after the histories of this moment."""
-        self.shelf.refresh()
+        self.shelf.look()
         with self.versions.current() as version:
             repeats = bool(version.engine.model.folder.protocol.get("repeats"))
             asks = [self._complete(one, repeats=repeats) for one in wanted]
@@ -196,16 +196,24 @@ class Service:
                 times_us=times if len(times) == len(found) else None,
                 user=wanted.subject,
             )
+        if ask.user is not None and self._may_be_erased(ask.user):
+            ask = replace(ask, user=None)  # a model may hold a vector of them until the next training
         if wanted.exclude is not None:
             ask = replace(ask, exclude=(*wanted.exclude, *(() if repeats else ask.told)))
         return ask
 
     def _history(self, subject: str) -> list[Seen]:
-        now, most = self.clock.now_us(), self.settings.history
+        most = self.settings.history
         owner = self.store.owner(subject)
         before = self.past(owner)
         before = [] if before and self.store.erased(owner) else before
-        return joined(before, interests(self.store.history(owner, most), now), most)
+        return joined(before, self.store.history(owner, most), self.clock.now_us(), most)
+
+    def _may_be_erased(self, user: str) -> bool:
+        try:
+            return self.store.erased(user)
+        except StorageError:
+            return True
 
     async def _seen(self, seq: int, until: float) -> bool:
         """Whether the store is as far; waits for it as long as there is time."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from rediffuse.config import FrozenConfig, read_toml
 from rediffuse.errors import InvalidConfig, say, unknown
@@ -21,6 +21,14 @@ class Settings(FrozenConfig):
     """Address to listen on. Beyond loopback only where keys are asked for."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """Port to listen on; 0: a free one."""
+    proxies: str = "127.0.0.1"
+    """Addresses and networks whose X-Forwarded-Proto and X-Forwarded-For are believed, parted by commas; empty: nobody's."""
+    connections: PositiveInt = 2000
+    """Connections that may be open at once; one more is answered with 503 and closed."""
+    head_bytes: PositiveInt = 64 * 2**10
+    """Largest request line with its headers."""
+    head_timeout_s: PositiveFloat = 10.0
+    """Time a client has to send them, from when it connects or goes on."""
     store: str = "events.sqlite"
     """Where events are kept: the path of a file, or postgresql://USER@HOST/NAME."""
     keys: Path | None = None
@@ -61,6 +69,17 @@ class Settings(FrozenConfig):
     """Share of what the model that answers reached; popularity must be reached whole."""
     stop_s: PositiveInt = 20
     """Time that requests in flight have to end after the service was told to stop."""
+
+    @field_validator("proxies")
+    @classmethod
+    def _addresses(cls, text: str) -> str:
+        for part in text.split(",") if text.strip() else ():
+            try:
+                ipaddress.ip_network(part.strip())
+            except ValueError as error:
+                allowed = "addresses and networks, such as 127.0.0.1,10.0.0.0/8"
+                raise ValueError(say(f"{error}", allowed=allowed)) from None
+        return text
 
     @classmethod
     def read(cls, given: Mapping[str, Any], file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Self:

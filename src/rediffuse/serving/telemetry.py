@@ -75,28 +75,32 @@ class Metrics:
 class Observed:
     """ASGI middleware: a request has an id, is counted and logged by the template of its route, never by its path."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        """Args: metrics: what counts."""
-        self.app, self.metrics, self.fresh = app, metrics, names()
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, problem: Callable[[Exception], ASGIApp]) -> None:
+        """Args: metrics: what counts.   problem: the answer of an error that nobody foresaw."""
+        self.app, self.metrics, self.problem, self.fresh = app, metrics, problem, names()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and note how it ended."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, started = time.perf_counter(), 500, False
         told = Headers(scope=scope).get("x-request-id", "")
         request_id = told if _REQUEST_ID.fullmatch(told) else self.fresh()
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         try:
             await self.app(scope, receive, sending)
+        except Exception as error:
+            if not started:  # here and not outside of all middleware: it has an id and the shape of its route
+                await self.problem(error)(scope, receive, sending)
+            raise
         finally:
             taken = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")

@@ -126,17 +126,23 @@ class Versions:
     def promote(self, name: str) -> Version:
         """Let a version answer from now on: the candidate of that name, else the model of that name in the folder.
 
+        The model that answers already is not loaded again, and none is put before it: to say it twice is no error.
+
         Returns when the version before it is freed, or `drain_s` later.
 
         Raises: as `load`, and InvalidInput where the gate is shut; the current version then goes on.
         """
         with self._turn:
-            found = (
-                self._candidate if self._candidate and self._candidate.name == name else self.load(self._place(name))
-            )
-            if self._gate is not None and self._current is not None:
+            found = self._candidate if self._candidate and self._candidate.name == name else None
+            path, now = self._place(name).absolute() if found is None else found.path, self._current
+            content = _content(path) if found is None else found.sha256
+            if now is not None and (now.path, now.sha256) == (path, content):
+                self._candidate = None if found is not None else self._candidate
+                return now
+            found = found or self.load(path)
+            if self._gate is not None and now is not None:
                 try:
-                    self._gate.check(found.engine.model.folder, self._current.engine.model.folder)
+                    self._gate.check(found.engine.model.folder, now.engine.model.folder)
                 except InvalidInput:
                     self._candidate = None
                     raise
@@ -193,8 +199,8 @@ class Versions:
             ]
         shown = {(row.name, row.sha256) for row in rows}
         for name, path in sorted(self._places().items()):
-            if (path / MANIFEST).is_file():
-                row = Listed(name, "on_disk", sha256(path / MANIFEST))
+            if (content := _content(path)) is not None:
+                row = Listed(name, "on_disk", content)
                 rows += [] if (row.name, row.sha256) in shown else [row]
         return rows
 
@@ -212,9 +218,9 @@ class Versions:
 
     def _made(self, path: Path) -> Version:
         """Load, verify, warm up."""
-        if not (path / MANIFEST).is_file():
+        found = _content(path)
+        if found is None:
             raise ArtifactError(say(f"{str(path)!r} is no model folder", remedy="Name one that has a manifest"))
-        found = sha256(path / MANIFEST)
         try:
             model = load(path, device=self._device)
             warm_up(model)
@@ -228,7 +234,7 @@ class Versions:
                     remedy="Train the model anew",
                 )
             ) from error
-        if sha256(path / MANIFEST) != found:
+        if _content(path) != found:
             raise ArtifactError(say(f"{str(path)!r} changed while it was read", remedy="Load it again"))
         engine = Engine(model, path.name, found[:12], found, self._classic)
         return Version(path.name, path, found, engine, int(self._now_s() * 1e6))
@@ -257,6 +263,11 @@ class Versions:
             self._draining = held
         give_back()
         return not held
+
+
+def _content(folder: Path) -> str | None:
+    """The SHA-256 of a folder's manifest; None where it has none."""
+    return sha256(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
 
 
 def give_back() -> None:

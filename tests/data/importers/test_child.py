@@ -2,7 +2,9 @@
 
 import os
 import re
+import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from rediffuse.data.importers import child, detect
 from rediffuse.data.rules import EventRules
 from rediffuse.errors import InvalidConfig, InvalidInput
 from tests.data.importers.fuzz import fuzz
-from tests.data.importers.shops import FILES, TSV, put
+from tests.data.importers.shops import FILES, TSV, lines, put, track
 
 SAMPLES = {name: (form, content.encode()) for name, (form, content) in FILES.items()}
 
@@ -67,6 +69,47 @@ def test_what_kills_a_child_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", f"import os, sys; {code}"))
         with refused(f"'events.jsonl' ended the process that read it. Got '{shown}'."):
             child.read(path)
+
+
+def test_who_stops_a_child_does_not_blame_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "events.jsonl")
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    monkeypatch.setattr(child, "_COMMAND", (sys.executable, "-c", code))
+    with pytest.raises(child.Stopped, match="SIGTERM"):
+        child.read(path)
+
+
+def is_alive(process: Path) -> bool:
+    try:
+        return "\nState:\tZ" not in (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    """A service that is killed leaves nobody who reads on."""
+    large, shown = tmp_path / "calls.jsonl", tmp_path / "pid"
+    large.write_text(lines(track("Product Viewed", 1, visitor=None, user="ann", sku="A00001")) * 300_000)
+    code = (
+        "import pathlib, sys; from rediffuse.data.importers import child; large, shown = map(pathlib.Path, sys.argv[1:]);"
+        "child.either(large, work=shown.parent, started=lambda process: shown.write_text(f'{process.pid} '))"
+    )
+    end = time.monotonic() + 60
+    with subprocess.Popen((sys.executable, "-c", code, large, shown)) as parent:
+        try:
+            while not (shown.exists() and shown.read_text().endswith(" ")):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            process = Path("/proc") / shown.read_text().strip()
+            while not re.search(r"Max core file size +0 +0", (process / "limits").read_text()):  # not at its work yet
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        finally:
+            parent.kill()
+    while is_alive(process):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not [*tmp_path.rglob("told.json")]
 
 
 def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:

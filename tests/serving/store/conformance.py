@@ -89,6 +89,15 @@ class StoreConformance:
         store.append(same)
         assert store.history("tie", 5) == same[-5:]  # of one moment: as they were taken
 
+    def test_what_was_only_shown_pushes_nothing_out(self, store: Store) -> None:
+        store.append([event(1, user="u"), event(2, user=None, anonymous="c")])
+        store.append([event(n, user="u", kind="impression") for n in range(10, 70)])
+        store.append([event(n, user=None, anonymous="c", kind="impression") for n in range(70, 130)])
+        store.alias("c", "u")
+        assert [told.event_id for told in store.history("u", 20)] == ["e1", "e2"]
+        assert len(store.since(0, 1000)) == 122
+        assert store.erase("u").events == 122
+
     def test_reading_on_from_a_number_misses_nothing(self, store: Store) -> None:
         for start in range(0, 100, 10):
             store.append([event(n) for n in range(start - 3, start + 10) if n >= 0])
@@ -181,6 +190,38 @@ class StoreConformance:
                 store.alias(anonymous, user)
         assert store.erase("mona").events == 0
         store.close()
+
+    def test_a_device_that_names_the_session_of_others_goes_from_there_too(self, store: Store) -> None:
+        store.append([event(1, user="ada", anonymous="c1", session="c1")])
+        store.alias("c1", "ada")
+        others = [
+            event(2, user="bob", anonymous="c1", session="c1"),
+            event(3, user="bob", session="c1"),
+            event(4, user=None, anonymous="c2", session="c1"),
+            event(5, user="bob", session="s1"),
+        ]
+        cleared = [replace(one, anonymous=None if one.user else "c2", session=None) for one in others[:3]]
+        store.append(others)
+        store.erase("ada")
+        assert [told for _, told in store.since(0, 9)] == [*cleared, others[3]]
+        later = [replace(one, event_id=f"later-{one.event_id}") for one in others]
+        seq = store.state().seq
+        assert store.append(later).accepted == (True,) * 4
+        assert [told.session for _, told in store.since(seq, 9)] == [None, None, None, "s1"]
+        store.erase("p:c2")  # a visitor without a user
+        assert {told.session for _, told in store.since(0, 9)} == {None, "s1"}
+
+    def test_an_erasure_said_again_is_no_news(self, store: Store) -> None:
+        """A model that learned after the first would be trained anew for nothing."""
+        store.append([event(1, user=None, anonymous="c1"), event(2, user="ada")])
+        store.alias("c1", "ada")
+        first = store.erase("ada")
+        again = [store.erase(subject) for subject in ("ada", "p:c1")]
+        assert all(one.seq > first.seq and one.events == 0 for one in again)
+        assert store.state().erased_seq == first.seq
+        new = store.erase("ghost")
+        assert store.state().erased_seq == new.seq
+        assert store.append([event(3, user="ghost"), event(4, user="ada")]).refused == (True, True)
 
     def test_erasing_the_unknown_bars_it(self, store: Store) -> None:
         assert store.erase("ghost").events == 0

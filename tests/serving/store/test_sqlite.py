@@ -3,9 +3,11 @@
 import random
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
@@ -13,6 +15,7 @@ import pytest
 
 from rediffuse.errors import InvalidInput, MissingExtra, StorageError
 from rediffuse.serving.store import Store, StoreBusy, open_store, sqlite
+from rediffuse.serving.store.erasure import ScrubOwed
 from rediffuse.serving.store.sqlite import SQLiteStore
 from tests.serving.store.conformance import NOW, StoreConformance, event
 
@@ -85,6 +88,130 @@ def test_no_byte_of_an_erased_id_is_left(tmp_path: Path, seed: int) -> None:
     assert all(bytes_of(tmp_path, one) == 0 for one in ids[:40])
 
 
+def visitors(store: Store, count: int) -> list[str]:
+    """Ids of visitors with an event each, in an order that moves rows between pages."""
+    dice = random.Random(0)
+    made = [f"cookie-{dice.getrandbits(64):016x}" for _ in range(count)]
+    for start in range(0, count, 500):
+        told = [
+            event(start + n, event_id=f"{dice.getrandbits(80):x}", user=None, anonymous=one)
+            for n, one in enumerate(made[start : start + 500])
+        ]
+        store.append(told)
+    return made
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Another program reads, as a backup does."""
+    with closing(apsw.Connection(str(path))) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM events").fetchall()
+        yield
+
+
+def test_an_erasure_that_could_not_be_finished_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then nobody knows the ids, whose copies may be anywhere: the next erasure, of whomever, rewrites the file."""
+    monkeypatch.setattr(sqlite, "_PAUSES_S", (0.0,))
+    store = SQLiteStore(tmp_path / "events.db")
+    cookies = visitors(store, 6000)[::60]
+    for n, one in enumerate(cookies):
+        store.alias(one, f"person-{n}")
+    with reading(tmp_path / "events.db"):
+        for n in range(len(cookies)):
+            with pytest.raises(ScrubOwed, match=r"is erased, but.*another program reads it.*erase again"):
+                store.erase(f"person-{n}")
+        assert all(bytes_of(tmp_path, one) for one in cookies)
+    assert (store.erase("somebody-else").events, store.erased(f"p:{cookies[-1]}")) == (0, True)
+    assert sum(bytes_of(tmp_path, one) for one in cookies) == 0
+    store.close()
+
+
+KILLED = """
+import os, sys
+from rediffuse.serving.store.sqlite import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store._truncate_log = lambda: os._exit(9)
+store.erase("ann")
+"""
+
+
+def test_a_start_finishes_the_erasure_that_a_kill_interrupted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.db"
+    store = SQLiteStore(path)
+    cookie = visitors(store, 3000)[7]
+    store.alias(cookie, "ann")
+    store.close()
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == 9
+    assert bytes_of(tmp_path, cookie) > 0
+    with reading(path):  # whoever reads delays the scrub, not the start
+        store = SQLiteStore(path)
+        assert store.state().events == 2999
+        assert "another program reads it" in caplog.text
+        store.close()
+    for owed in (True, False):
+        before = path.stat().st_mtime_ns
+        store = SQLiteStore(path)
+        assert bytes_of(tmp_path, cookie) == 0
+        assert store.erased("ann")
+        store.close()
+        assert (path.stat().st_mtime_ns != before) == owed  # what is scrubbed once is not rewritten again
+
+
+def held(store: SQLiteStore) -> threading.Event:
+    """Occupy the writer until the event is set: what is handed over meanwhile shares a commit."""
+    began, go_on = threading.Event(), threading.Event()
+    store._writer.submit(lambda _: (began.set(), go_on.wait()))
+    began.wait()
+    return go_on
+
+
+def test_a_scrub_that_cannot_run_fails_nobody_else_and_lets_reads_go_on(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "events.db")
+    store.append([event(1, user="ann"), event(2, user="bob")])
+    with reading(tmp_path / "events.db"), ThreadPoolExecutor(1) as pool:
+        go_on = held(store)
+        erasure = pool.submit(store.erase, "ann")
+        while not store._writer._jobs:
+            time.sleep(0.001)
+        beside = store.submit([event(3, user="bob")])  # of the same commit
+        go_on.set()
+        assert beside.result(10).accepted == (True,)
+        longest = 0.0
+        while not erasure.done():
+            began = time.perf_counter()
+            assert [told.event_id for told in store.history("bob", 9)] == ["e2", "e3"]
+            longest = max(longest, time.perf_counter() - began)
+        assert longest < 0.5
+        with pytest.raises(ScrubOwed):
+            erasure.result()
+    store.close()
+
+
+def test_erasures_of_one_commit_are_scrubbed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SQLiteStore(tmp_path / "events.db")
+    people = [f"p:{one}" for one in visitors(store, 1000)[:20]]
+    scrub, scrubbed = store._scrub, list[object]()
+
+    def counted(ids: Collection[str] | None) -> None:
+        scrubbed.append(ids)
+        scrub(ids)
+
+    monkeypatch.setattr(store, "_scrub", counted)
+    go_on = held(store)
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(store.erase, one) for one in people]
+        while len(store._writer._jobs) < 20:
+            time.sleep(0.001)
+        go_on.set()
+        assert [one.result().events for one in waiting] == [1] * 20
+    assert scrubbed == [None]
+    assert sum(bytes_of(tmp_path, one.removeprefix("p:")) for one in people) == 0
+    store.close()
+
+
 @pytest.mark.parametrize("whole_pages", [False, True])
 def test_a_store_that_was_not_closed_is_checked(tmp_path: Path, whole_pages: bool) -> None:
     path = tmp_path / "events.db"
@@ -113,6 +240,28 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         SQLiteStore(tmp_path)
 
 
+def test_a_store_of_before_gets_the_index_of_histories(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "events.db")
+    store.append([event(n, user="u", kind="view" if n < 3 else "impression") for n in range(9)])
+    store.close()
+    with apsw.Connection(str(tmp_path / "events.db")) as connection:
+        connection.execute("DROP INDEX events_by_interest; CREATE INDEX events_by_subject ON events (subject, time_us)")
+    connection.close()
+    reader = open_store(str(tmp_path / "events.db"), read_only=True)
+    assert [told.event_id for told in reader.history("u", 2)] == ["e1", "e2"]
+    reader.close()
+    store = SQLiteStore(tmp_path / "events.db")
+    asked = list[str]()
+    store._reader.trace_v2(apsw.SQLITE_TRACE_STMT, lambda told: asked.append(told["sql"]))
+    assert [told.event_id for told in store.history("u", 2)] == ["e1", "e2"]
+    store._reader.trace_v2(0, None)
+    [sql] = [sql for sql in asked if "LIMIT" in sql]
+    [(*_, plan)] = store._read(f"EXPLAIN QUERY PLAN {sql}", ("u", 2))  # it neither sorts nor passes over what was shown
+    assert plan == "SEARCH events USING INDEX events_by_interest (subject=? AND <expr>=?)"
+    assert store._read("SELECT name FROM sqlite_schema WHERE name = 'events_by_subject'") == []
+    store.close()
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     SQLiteStore(tmp_path / "events.db").close()
     with apsw.Connection(str(tmp_path / "events.db")) as connection:
@@ -136,11 +285,11 @@ def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_more_than_may_wait_is_refused(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "events.db", backlog=50, wait_ms=300)
-    waiting = store.submit([event(n) for n in range(30)])
-    with pytest.raises(StoreBusy, match="a little later"):
-        store.submit([event(100 + n) for n in range(30)])
-    assert waiting.result(10).accepted == (True,) * 30
-    assert store.append([event(100 + n) for n in range(60)]).accepted == (True,) * 60  # alone, any size goes
+    waiting = [store.submit([event(0)]), store.submit([event(100 + n) for n in range(60)])]  # any size gets in
+    with pytest.raises(StoreBusy, match=r"Got 61\..*a little later"):
+        store.submit([event(1)])
+    assert [len(future.result(10).accepted) for future in waiting] == [1, 60]
+    assert store.append([event(2)]).accepted == (True,)
     store.close()
 
 

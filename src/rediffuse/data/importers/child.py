@@ -6,14 +6,16 @@
 Whatever a file does to the process that reads it, the parent gets a dataset or one sentence, and nothing half-read.
 """
 
+import ctypes
 import json
 import logging
+import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,13 @@ TIMES = 12
 _PACKED = 10  # what text unpacks to
 REFUSED = 3
 """Exit code of a child that says why."""
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What nobody sends a child because of what it reads: somebody stops a service, or logs off."""
 
 _TABLE, _FOLDER, _TOLD = "items.parquet", "data", "told.json"
 _log = logging.getLogger(__name__)
 _PATHS = ("items", "users", "feed")
+_PDEATHSIG = 1  # linux/prctl.h
 _COMMAND = (sys.executable, "-s", "-P", "-m", "rediffuse.data.importers.child")
 _REMEDY = "It is damaged, or needs more memory than a file of its size may: check it, or part it into smaller files"
 
@@ -80,14 +85,22 @@ def either(
     bad_rows: float = SHARE,
     timeout_s: float = TIMEOUT_S,
     spare_mb: int = SPARE_MB,
+    work: Path | None = None,
+    started: Callable[["subprocess.Popen[bytes]"], object] = lambda _: None,
     **options: Any,
 ) -> "Found":
-    """What a file of a shop holds, products or events, found out in a child. Args: options: of the importer of events.
+    """What a file of a shop holds, products or events, found out in a child.
 
-    Raises: as `read`, also for what is no file of a shop; UnsupportedOption.
+    Args: work: folder for what lies between child and parent; None: one of the system's.   started: is told of the child.
+        options: of the importer of events.
+    Raises: as `read`, also for what is no file of a shop; UnsupportedOption; Stopped.
     """
     asked = {"form": form, "options": options, "bad_rows": bad_rows}
-    return _done("either", source, None, asked, timeout_s, spare_mb)
+    return _done("either", source, None, asked, timeout_s, spare_mb, work, started)
+
+
+class Stopped(InvalidInput):  # named for what happened
+    """Somebody stopped the child; the file may be as good as any."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +143,19 @@ def limit(memory: int, time_s: float, written: int) -> None:
 
 
 def _done(
-    what: str, source: Path, feed: Path | None, asked: Mapping[str, Any], timeout_s: float, spare_mb: int
+    what: str,
+    source: Path,
+    feed: Path | None,
+    asked: Mapping[str, Any],
+    timeout_s: float,
+    spare_mb: int,
+    work: Path | None = None,
+    started: Callable[["subprocess.Popen[bytes]"], object] = lambda _: None,
 ) -> Found:
     """What a child reads. Args: what: read, products or either."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Path(name)
-        _run(source, feed, folder, {"what": what, "source": source, **asked}, timeout_s, spare_mb)
+        _run(source, feed, folder, {"what": what, "source": source, **asked}, timeout_s, spare_mb, started)
         told = json.loads((folder / _TOLD).read_text("utf-8"))
         table = folder / _TABLE
         data = pl.read_parquet(table, glob=False) if table.exists() else Dataset.read(folder / _FOLDER)
@@ -146,38 +166,48 @@ def _done(
 
 
 def _run(
-    source: Path, feed: Path | None, folder: Path, asked: Mapping[str, Any], timeout_s: float, spare_mb: int
+    source: Path,
+    feed: Path | None,
+    folder: Path,
+    asked: Mapping[str, Any],
+    timeout_s: float,
+    spare_mb: int,
+    started: Callable[["subprocess.Popen[bytes]"], object],
 ) -> None:
     """Have a child do what is asked. Raises: RediffuseError in the child's words, or about how it ended."""
     size = sum(_size(path) for path in (source, feed) if path is not None)
     memory = (spare_mb << 20) + TIMES * size
-    job = {**asked, "folder": folder, "memory": memory, "time_s": timeout_s * 2, "written": memory}
+    limits = {"folder": folder, "memory": memory, "time_s": timeout_s * 2, "written": memory, "parent": os.getpid()}
     shown = source.name if feed is None else f"{source.name} with {feed.name}"
-    try:
-        ended = subprocess.run(  # noqa: S603  # our own interpreter and module, no shell
-            _COMMAND,
-            input=json.dumps(job, default=_plain).encode(),
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        remedy = "Part it into smaller files"
-        raise InvalidInput(say(f"{shown!r} could not be read within {timeout_s:g} s", remedy=remedy)) from None
-    if ended.returncode == REFUSED:
-        told = json.loads(ended.stdout)
+    pipe = subprocess.PIPE
+    # In a session of its own: what stops its parent does not look as if the file had ended it.
+    with subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:  # noqa: S603  # our own interpreter and module, no shell
+        started(process)
+        try:
+            said, wrong = process.communicate(json.dumps({**asked, **limits}, default=_plain).encode(), timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            remedy = "Part it into smaller files"
+            raise InvalidInput(say(f"{shown!r} could not be read within {timeout_s:g} s", remedy=remedy)) from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == REFUSED:
+        told = json.loads(said)
         kinds = {kind.__name__: kind for kind in RediffuseError.__subclasses__()}
         raise kinds.get(told["kind"], InvalidInput)(told["message"])
-    if ended.returncode:
-        raise InvalidInput(say(f"{shown!r} ended the process that read it", got=_ending(ended), remedy=_REMEDY))
+    if process.returncode:
+        kind = Stopped if -process.returncode in STOPS else InvalidInput
+        how = _ending(process.returncode, wrong)
+        raise kind(say(f"{shown!r} ended the process that read it", got=how, remedy=_REMEDY))
 
 
-def _ending(ended: "subprocess.CompletedProcess[bytes]") -> str:
-    """How a child ended, in a few words."""
-    if ended.returncode < 0:
-        return signal.Signals(-ended.returncode).name
-    lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else f"exit code {ended.returncode}"
+def _ending(code: int, wrong: bytes) -> str:
+    """How a child ended, in a few words. Args: wrong: what it wrote of errors."""
+    if code < 0:
+        return signal.Signals(-code).name
+    lines = wrong.decode(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else f"exit code {code}"
 
 
 def _size(source: Path) -> int:
@@ -198,6 +228,7 @@ def _child(job: Mapping[str, Any]) -> None:
     from rediffuse.data import importers
 
     folder, source = Path(job["folder"]), Path(job["source"])
+    _end_with(job["parent"])
     limit(job["memory"], job["time_s"], job["written"])
     try:
         with tolerating(job["bad_rows"]) as left:
@@ -215,6 +246,13 @@ def _child(job: Mapping[str, Any]) -> None:
         message = say(f"{source.name!r} needs more memory than a file of its size may", remedy=_REMEDY)
         json.dump({"kind": "InvalidInput", "message": message}, sys.stdout)
         sys.exit(REFUSED)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end with the one that started it, whatever ends that."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it was asked for
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _events(source: Path, form: str, job: Mapping[str, Any]) -> Dataset:

@@ -104,7 +104,7 @@ class Window:
 
     def goods(self) -> Goods:
         """As of now. Raises: NoModel, StorageError."""
-        self._service.shelf.refresh()
+        self._service.shelf.look()
         with self._service.versions.current() as version:
             engine = self._service.shelf.dressed(version.engine)
             if self._seen is None or self._seen[0]() is not engine:

@@ -111,5 +111,5 @@ class PageRoute(APIRoute):
 def _said(error: Exception) -> Response:
     """The answer of the API."""
     if isinstance(error, RequestValidationError | ValidationError):
-        return problem(*worded(error.errors()))
+        return problem(*worded(error))
     return failed(error) if isinstance(error, RediffuseError) else refused(error)  # pyright: ignore[reportArgumentType]

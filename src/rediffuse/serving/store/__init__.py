@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rediffuse.errors import InvalidInput, say
 from rediffuse.serving.store.types import (
+    SHOWN,
     Appended,
     Event,
     Item,
@@ -19,6 +20,7 @@ from rediffuse.serving.store.types import (
 )
 
 __all__ = [
+    "SHOWN",
     "Appended",
     "Event",
     "Item",

@@ -61,7 +61,9 @@ class GroupCommit:
         Args: transaction: opens one; leaving the block well is the commit, which returns when it is on disk.
             largest: events after which a group is full (one job may hold more).
             wait_ms: how long a group that is not full waits for company; 0: whoever came during the last commit is it.
-            backlog: events that may wait.   stops: whether nothing may be written after an error.
+            backlog: waiting events from which on no job is taken; the last one taken may go beyond it, so that a
+                job of any size gets in, and what waits holds less than `backlog` and one job.
+            stops: whether nothing may be written after an error.
         """
         self._transaction, self._name, self._stops = transaction, name, stops
         self._largest, self._wait_s, self._backlog = largest, wait_ms / 1000, backlog
@@ -76,7 +78,11 @@ class GroupCommit:
     def submit(
         self, work: Callable[[Session], R], *, size: int = 1, after: Callable[[], None] | None = None
     ) -> Future[R]:
-        """Hand a job over. Args: size: its events.   after: run once it is committed, before its future is done.
+        """Hand a job over.
+
+        Args: size: its events.
+            after: run once it is committed, before its future is done; the others of its group do not wait for it,
+                and its error is the job's alone.
 
         Raises: StoreBusy; StorageError when the writer is closed or has stopped.
         """
@@ -86,7 +92,7 @@ class GroupCommit:
                 raise self._stopped()
             if self._closed:
                 raise StorageError(say(f"The event store {self._name} is closed"))
-            if self._jobs and self._size + size > self._backlog:
+            if self._size >= self._backlog:
                 raise StoreBusy(
                     say("Too many events wait for the disk", got=self._size, remedy="Send them again a little later")
                 )
@@ -121,24 +127,38 @@ class GroupCommit:
             return group
 
     def _commit(self, group: list[_Job]) -> None:
-        outcomes: list[Any] = []
-        done = 0
         try:
             if self._failure is not None:
                 raise self._stopped()  # noqa: TRY301  # those who had queued before the failure hear of it too
             with self._transaction() as session:
-                outcomes += [_attempt(job, session) for job in group]
-            for job, outcome in zip(group, outcomes, strict=True):
-                if job.after is not None and not isinstance(outcome, RediffuseError):
-                    job.after()
-                _settle(job.future, outcome)
-                done += 1
+                done = [(job, _attempt(job, session)) for job in group]
         except Exception as error:  # noqa: BLE001  # whoever waits must hear, whatever it was
-            if self._stops(error):
-                self._failure = str(error)
-            told = error if isinstance(error, StorageError) else self._failed(error)
-            for job in group[done:]:
+            told = self._told(error)
+            for job in group:
                 _settle(job.future, told)
+            return
+        for job, outcome in done:
+            if job.after is None or isinstance(outcome, RediffuseError):
+                _settle(job.future, outcome)
+        for job, outcome in done:
+            if job.after is not None and not isinstance(outcome, RediffuseError):
+                _settle(job.future, self._finish(job.after, outcome))
+
+    def _finish(self, after: Callable[[], None], outcome: Any) -> Any:
+        """What a job that is on disk is told in the end."""
+        try:
+            if self._failure is not None:
+                raise self._stopped()  # noqa: TRY301  # after another's
+            after()
+        except Exception as error:  # noqa: BLE001
+            return self._told(error)
+        return outcome
+
+    def _told(self, error: Exception) -> StorageError:
+        """What those who waited hear of an error, after which perhaps nothing more may be written."""
+        if self._stops(error):
+            self._failure = str(error)
+        return error if isinstance(error, StorageError) else self._failed(error)
 
     def _failed(self, error: Exception) -> StorageError:
         told = StorageError(

@@ -5,12 +5,15 @@ commit nobody here knows its fate: the sender is told that it failed, sends agai
 """
 
 import importlib.util
+import re
 import threading
+import time
 from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.errors import MissingExtra, StorageError, say
+from rediffuse.serving.store.erasure import ScrubOwed
 from rediffuse.serving.store.group import GroupCommit, Row, Session
 from rediffuse.serving.store.tables import TableStore
 
@@ -18,7 +21,13 @@ if TYPE_CHECKING:
     import psycopg
 
 _TYPES = {"key": "BIGINT PRIMARY KEY", "int": "BIGINT", "real": "DOUBLE PRECISION", "bytes": "BYTEA"}
-_MAKING = 0x7265_6469_6666  # one replica at a time makes the tables
+_MAKING, _SCRUBBING = 0x7265_6469_6666, 0x7265_6469_6667  # one replica at a time makes the tables, rewrites them
+_POLL_S = 0.02
+_TRIES = ((0.0, "200ms"), (0.3, "200ms"), (0.3, "1500ms"), (1.0, "200ms"), (2.0, "200ms"), (2.0, "1500ms"))
+"""A pause in seconds, then how long a rewrite waits for readers: some outlast the second after which a server's own vacuum
+gives way, and all together its gathering of statistics, which keeps deleted rows as any transaction does."""
+_KEPT = re.compile(r"\D*[1-9]")
+"""What is told of a table in which deleted rows had to stay, since an older transaction may still see them: how many."""
 
 
 class PostgresStore(TableStore):
@@ -45,7 +54,11 @@ class PostgresStore(TableStore):
         self._reader: psycopg.Connection[Row] | None = None
         with self._told(), self._transaction() as session:
             session.run("SELECT pg_advisory_xact_lock(?)", (_MAKING,))
+            if session.run("SELECT to_regclass('head') IS NOT NULL") == [(True,)]:
+                session.run("SELECT seq FROM head FOR UPDATE")  # as every writer does first: nobody waits in a circle
             self._prepare(session, _TYPES)
+        with self._told():
+            self._scrub_first()
         self._group = GroupCommit(
             self._transaction, name="in PostgreSQL", largest=largest, wait_ms=wait_ms, backlog=backlog
         )
@@ -88,11 +101,35 @@ class PostgresStore(TableStore):
             self._undone()
             raise
 
-    def _scrub(self, ids: Collection[str]) -> None:
-        """Rewrite the tables without what was deleted."""
+    def _scrub_owed(self, note: bytes | None = None, ids: Collection[str] = ()) -> None:
+        """One replica at a time; who comes later finds it done."""
+        with self._alive(None) as connection:
+            # asked for again and again: a statement that waits for a lock keeps all that was deleted meanwhile
+            while connection.execute("SELECT pg_try_advisory_lock(%s)", (_SCRUBBING,)).fetchall() != [(True,)]:
+                time.sleep(_POLL_S)
+            super()._scrub_owed(note, ids)
+
+    def _scrub(self, ids: Collection[str] | None) -> None:
+        """Rewrite the tables without what was deleted. Whoever asks for them queues behind a rewrite that waits."""
         del ids
-        self._write = self._alive(self._write)
-        self._write.execute("VACUUM FULL events, aliases")
+        with self._alive(None) as connection:
+            told: list[str] = []
+            connection.add_notice_handler(lambda notice: told.append(notice.message_detail or ""))
+            for pause_s, wait in _TRIES:
+                time.sleep(pause_s)
+                told.clear()
+                connection.execute("SELECT set_config('lock_timeout', %s, false)", (wait,))
+                with suppress(self._psycopg.errors.LockNotAvailable):
+                    connection.execute("VACUUM (FULL, VERBOSE) events, aliases")
+                    if not any(_KEPT.match(detail) for detail in told):
+                        return
+        raise ScrubOwed(
+            say(
+                "The person is erased, but the tables in PostgreSQL could not be rewritten without their traces",
+                got="a transaction that still reads, as a backup does",
+                remedy="When it has ended, erase again",
+            )
+        )
 
     def _bytes(self) -> int:
         [(size,)] = self._read("SELECT pg_database_size(current_database())")

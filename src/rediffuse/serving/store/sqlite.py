@@ -9,12 +9,14 @@ import contextlib
 import fcntl
 import importlib.util
 import threading
+import time
 from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rediffuse.errors import InvalidInput, MissingExtra, StorageError, say
+from rediffuse.serving.store.erasure import ScrubOwed
 from rediffuse.serving.store.group import GroupCommit, Row, Session
 from rediffuse.serving.store.tables import TableStore
 
@@ -27,6 +29,8 @@ OLDEST = (3, 51, 3)
 _TYPES = {"key": "INTEGER PRIMARY KEY", "int": "INTEGER", "real": "REAL", "bytes": "BLOB"}
 _PAGE, _CACHE_KIB = 8192, 65_536  # ids come in any order: nearly each touches a page of its own
 _WINDOW = 1 << 20
+_BUSY_MS = 5000
+_PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 
 
 class SQLiteStore(TableStore):
@@ -73,7 +77,9 @@ class SQLiteStore(TableStore):
                 with self._transaction() as session:
                     self._prepare(session, _TYPES)
                 self._reader = self._connect(vfs)
+                undo.callback(self._reader.close)
                 self._reader.execute("PRAGMA query_only = ON")
+                self._scrub_first()
             undo.pop_all()
         self._group = GroupCommit(
             self._transaction,
@@ -121,30 +127,46 @@ class SQLiteStore(TableStore):
                 self._write.execute("ROLLBACK")
             raise
 
-    def _scrub(self, ids: Collection[str]) -> None:
+    def _scrub(self, ids: Collection[str] | None) -> None:
         """Empty the log; rewrite the file where rows that moved between pages left copies in freed space."""
         self._truncate_log()
-        if any(_holds(path, one.encode()) for one in ids for path in (self.path, self._log)):
-            self._write.execute("VACUUM")
+        if ids is None or any(_holds(path, one.encode()) for one in ids for path in (self.path, self._log)):
+            try:
+                self._write.execute("VACUUM")
+            except self._apsw.FullError as error:
+                raise self._owes(f"there is no room to rewrite it: {error}", "Make room, and erase again") from error
             self._truncate_log()
 
     def _truncate_log(self) -> None:
-        with self._reading:  # a reader would hold the log
-            [(busy, _, _)] = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if busy:
-            raise StorageError(
-                say(
-                    f"The log of {str(self.path)!r} could not be emptied",
-                    remedy="Close other programs that read the file, and erase again",
-                )
+        """Bring the log into the file and leave it empty. Raises: ScrubOwed when others who read hold it."""
+        for pause_s in _PAUSES_S:
+            time.sleep(pause_s)
+            self._write.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # most of the work, while reads go on
+            with self._reading:  # our own reader would hold the log
+                self._write.set_busy_timeout(0)
+                try:
+                    [(busy, _, _)] = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    self._write.set_busy_timeout(_BUSY_MS)
+            if not busy:
+                return
+        raise self._owes("another program reads it", "Close it, and erase again")
+
+    def _owes(self, why: str, remedy: str) -> ScrubOwed:
+        return ScrubOwed(
+            say(
+                f"The person is erased, but traces could not be removed from {str(self.path)!r}",
+                got=why,
+                remedy=remedy,
             )
+        )
 
     def _bytes(self) -> int:
         return _size(self.path)
 
     def _connect(self, vfs: str | None) -> "apsw.Connection":
         connection: apsw.Connection = self._apsw.Connection(str(self.path), vfs=vfs)
-        connection.set_busy_timeout(5000)
+        connection.set_busy_timeout(_BUSY_MS)
         return connection
 
     def _check(self) -> None:
@@ -199,7 +221,7 @@ class SQLiteReader(TableStore):
             raise InvalidInput(say(f"There is no event store {str(path)!r}", remedy="Name the one that `serve` writes"))
         try:
             self._reader = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-            self._reader.set_busy_timeout(5000)
+            self._reader.set_busy_timeout(_BUSY_MS)
             self._reader.execute("PRAGMA query_only = ON")
             self._know(self._read("SELECT name, value FROM facts"))
         except apsw.Error as error:
@@ -207,13 +229,20 @@ class SQLiteReader(TableStore):
 
     @property
     def _writer(self) -> GroupCommit:
-        raise StorageError(say(f"The event store {str(self.path)!r} was opened to be read only"))
+        raise self._refusal()
+
+    def _transaction(self) -> AbstractContextManager[Session]:
+        raise self._refusal()
+
+    def _scrub(self, ids: Collection[str] | None) -> None:
+        del ids
+        raise self._refusal()
+
+    def _refusal(self) -> StorageError:
+        return StorageError(say(f"The event store {str(self.path)!r} was opened to be read only"))
 
     def _read(self, sql: str, values: Row = ()) -> list[Row]:
         return self._reader.execute(sql, values).fetchall()
-
-    def _scrub(self, ids: Collection[str]) -> None:
-        del ids
 
     def _bytes(self) -> int:
         return _size(self.path)

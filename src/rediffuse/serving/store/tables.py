@@ -6,16 +6,20 @@ replicas, so that whoever reads `since` a number misses nothing. Erased ids stay
 
 import hmac
 import json
+import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 
 from rediffuse.errors import InvalidInput, StorageError, say
+from rediffuse.serving.store.erasure import ScrubOwed, forget, owe, owed, settle
 from rediffuse.serving.store.group import GroupCommit, Row, Session
 from rediffuse.serving.store.types import (
     ANONYMOUS,
+    SHOWN,
     Appended,
     Event,
     Item,
@@ -28,6 +32,8 @@ from rediffuse.serving.store.types import (
     check_user,
 )
 
+_log = logging.getLogger(__name__)
+
 Run = Callable[[str, Row], list[Row]]
 """Runs a statement with its values."""
 
@@ -37,6 +43,7 @@ FORMAT = 1
 """Of the tables; a store of another format is refused."""
 
 _COLUMNS = "seq, event_id, subject, anonymous, item, kind, time_us, session, value, quantity, context"
+_SHOWN = "CASE WHEN kind IN ({}) THEN 1 ELSE 0 END".format(", ".join(f"'{kind}'" for kind in sorted(SHOWN)))
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value {bytes} NOT NULL)",
     "CREATE TABLE IF NOT EXISTS head (one {key}, seq {int} NOT NULL, erased_seq {int} NOT NULL, events {int} NOT NULL)",
@@ -45,7 +52,8 @@ _TABLES = (
         " anonymous TEXT, item TEXT NOT NULL, kind TEXT NOT NULL, time_us {int} NOT NULL, session TEXT,"
         " value {real}, quantity {real} NOT NULL, context TEXT)"
     ),
-    "CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject, time_us)",
+    f"CREATE INDEX IF NOT EXISTS events_by_interest ON events (subject, ({_SHOWN}), time_us, seq)",
+    "DROP INDEX IF EXISTS events_by_subject",  # what stores had before it
     "CREATE INDEX IF NOT EXISTS events_by_anonymous ON events (anonymous) WHERE anonymous IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS aliases (alias TEXT PRIMARY KEY, owner TEXT NOT NULL, seq {int} NOT NULL)",
     "CREATE INDEX IF NOT EXISTS aliases_by_owner ON aliases (owner)",
@@ -57,6 +65,7 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS items_by_seq ON items (seq)",
 )
 _INSERT = f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"  # noqa: S608
+_BAR = "INSERT INTO tombstones (hash, seq, at_us) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING"
 _PUT_ITEM = (
     "INSERT INTO items (item_id, seq, product, available, attributes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (item_id)"
     " DO UPDATE SET seq = excluded.seq, product = excluded.product, available = excluded.available,"
@@ -83,8 +92,15 @@ class TableStore(ABC):
         """Run a query on what is committed."""
 
     @abstractmethod
-    def _scrub(self, ids: Collection[str]) -> None:
-        """Leave no byte of deleted ids behind."""
+    def _transaction(self) -> AbstractContextManager[Session]:
+        """A transaction of the writer's; leaving it well is the commit."""
+
+    @abstractmethod
+    def _scrub(self, ids: Collection[str] | None) -> None:
+        """Leave no byte of deleted ids behind. Args: ids: None where nobody knows which.
+
+        Raises: ScrubOwed when it cannot be done while others read.
+        """
 
     @abstractmethod
     def _bytes(self) -> int:
@@ -104,12 +120,13 @@ class TableStore(ABC):
         return self.submit(events).result()
 
     def history(self, subject: str, limit: int) -> list[Event]:
-        """The newest `limit` events of a person, oldest first, those under aliases with them."""
+        """The newest `limit` events of a person but those that were only shown (SHOWN), oldest first, with its aliases'."""
         check_limit(limit)
         rows: list[Row] = []
         for one in _ids(self._read, self.owner(subject)):
             rows += self._read(
-                f"SELECT {_COLUMNS} FROM events WHERE subject = ? ORDER BY time_us DESC, seq DESC LIMIT ?",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM events WHERE subject = ? AND {_SHOWN} = 0"  # noqa: S608
+                " ORDER BY time_us DESC, seq DESC LIMIT ?",
                 (one, limit),
             )
         rows.sort(key=lambda row: (row[6], row[0]))
@@ -153,20 +170,26 @@ class TableStore(ABC):
 
         Limits: it is unserved at the commit; the store rewrites itself where traces remain in freed space, and
         nothing else is written meanwhile.
+        Raises: ScrubOwed when others read for so long that traces remain; saying it again removes them.
         """
         check_subject(subject)
         gone: list[str] = []
+        note: bytes | None = None
 
         def work(session: Session) -> Receipt:
+            nonlocal note
             seq = self._claim(session, 1)
             gone.extend(_ids(session.run, _owner(session.run, subject)))
             at_us = time.time_ns() // 1000
-            events = sum(self._forget(session, one, seq, at_us) for one in gone)
-            session.run("UPDATE head SET erased_seq = ?, events = events - ?", (seq, events))
+            events = forget(session, gone)
+            barred = session.many(_BAR, [(self._hash(one), seq, at_us) for one in gone])
+            if barred or events:  # said again of somebody who is gone, it is no news to a model
+                session.run("UPDATE head SET erased_seq = ?, events = events - ?", (seq, events))
+            note = owe(session, seq)
             return Receipt(self._hash(gone[0]).hex(), at_us, seq, events=events, aliases=len(gone) - 1)
 
         def after() -> None:
-            self._scrub([one.removeprefix(ANONYMOUS) for one in gone])
+            self._scrub_owed(note, [one.removeprefix(ANONYMOUS) for one in gone])
 
         return self._writer.submit(work, after=after).result()
 
@@ -245,7 +268,12 @@ class TableStore(ABC):
         first = last - len(events) + 1
         barred = {one for one in {event.subject for event in events if self._tombstones} if self._is_barred(one)}
         rows = [
-            _row(seq, event, anonymous=self._anonymous(event))
+            _row(
+                seq,
+                event,
+                anonymous=None if event.user is None else self._kept(event.anonymous),
+                session=self._kept(event.session),
+            )
             for seq, event in enumerate(events, start=first)
             if event.subject not in barred
         ]
@@ -276,28 +304,32 @@ class TableStore(ABC):
         self._tombstones.clear()
         self._erasures_known = 0
 
-    def _forget(self, session: Session, subject: str, seq: int, at_us: int) -> int:
-        """Delete what is known of one id, bar it. Returns: the events that went."""
-        [(events,)] = session.run("SELECT count(*) FROM events WHERE subject = ?", (subject,))
-        session.run("DELETE FROM events WHERE subject = ?", (subject,))
-        session.run("DELETE FROM aliases WHERE alias = ?", (subject,))
-        if subject.startswith(ANONYMOUS):  # others may have signed in on the same device: their events stay theirs
-            bare = subject.removeprefix(ANONYMOUS)
-            session.run("UPDATE events SET anonymous = NULL WHERE anonymous = ?", (bare,))
-        session.run(
-            "INSERT INTO tombstones (hash, seq, at_us) VALUES (?, ?, ?) ON CONFLICT (hash) DO NOTHING",
-            (self._hash(subject), seq, at_us),
-        )
-        return events
+    def _scrub_owed(self, note: bytes | None = None, ids: Collection[str] = ()) -> None:
+        """Scrub what erasures have noted, if another scrub has not done it by now.
+
+        Args: note, ids: of an erasure; where its note stands alone, `ids` are all whose traces may be left.
+        """
+        with self._transaction() as session:
+            owes = owed(session.run)
+        if owes is None:
+            return
+        self._scrub(ids if owes == note else None)
+        with self._transaction() as session:
+            settle(session, owes)
+
+    def _scrub_first(self) -> None:
+        """When the store is opened: scrub what a kill or an error left. Who reads just now keeps nobody from opening."""
+        try:
+            self._scrub_owed()
+        except ScrubOwed as error:
+            _log.warning("%s", error)
 
     def _is_barred(self, subject: str) -> bool:
         return bool(self._tombstones) and self._hash(subject) in self._tombstones
 
-    def _anonymous(self, event: Event) -> str | None:
-        """The anonymous id kept beside a known user; none where it was erased."""
-        if event.user is None or event.anonymous is None or self._is_barred(anonymous_subject(event.anonymous)):
-            return None
-        return event.anonymous
+    def _kept(self, visitor: str | None) -> str | None:
+        """A visitor's id beside another's event; none where it was erased."""
+        return None if visitor is None or self._is_barred(anonymous_subject(visitor)) else visitor
 
     def _hash(self, subject: str) -> bytes:
         return hmac.digest(self._key, subject.encode(), "sha256")
@@ -314,7 +346,7 @@ def _ids(run: Run, owner: str) -> list[str]:
     return [owner, *(alias for (alias,) in aliases)]
 
 
-def _row(seq: int, event: Event, *, anonymous: str | None) -> Row:
+def _row(seq: int, event: Event, *, anonymous: str | None, session: str | None) -> Row:
     context = json.dumps(dict(event.context), ensure_ascii=False) if event.context else None
     return (
         seq,
@@ -324,7 +356,7 @@ def _row(seq: int, event: Event, *, anonymous: str | None) -> Row:
         event.item,
         event.kind,
         event.time_us,
-        event.session,
+        session,
         event.value,
         event.quantity,
         context,

@@ -12,6 +12,8 @@ from rediffuse.errors import InvalidInput, StorageError, say
 
 ANONYMOUS = "p:"
 """How the subject of an event without a known user begins; the anonymous id follows."""
+SHOWN = frozenset({"impression"})
+"""Kinds of events that tell of no interest, however many there are: no history holds them."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST, _TEXT, _ENTRIES = 256, 1024, 64
@@ -157,7 +159,7 @@ class Store(Protocol):
         ...
 
     def history(self, subject: str, limit: int) -> list[Event]:
-        """The newest `limit` events of a person, oldest first, those under aliases with them."""
+        """The newest `limit` events of a person but those that were only shown (SHOWN), oldest first, with its aliases'."""
         ...
 
     def alias(self, anonymous: str, user: str) -> int:
