@@ -15,6 +15,7 @@ from benchmarks.serving.damage import WEIGHTS, seal
 from rediffuse.errors import ArtifactError, InvalidInput
 from rediffuse.facade import Model
 from rediffuse.files import MANIFEST, sha256
+from rediffuse.serving import versions as module
 from rediffuse.serving.canaries import warm_up
 from rediffuse.serving.engine import Answered, Ask
 from rediffuse.serving.gate import Gate
@@ -248,6 +249,21 @@ def test_sums_in_another_order_are_no_other_model(models: Path, tmp_path: Path) 
     seal(tmp_path / "one")
     versions = Versions(tmp_path, "cpu")
     versions.promote("one")
+    assert answered(versions).model == "one"
+
+
+def test_a_folder_that_is_closed_to_us_is_no_model(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> str:
+        if path.parent.name == "two":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(module, "sha256", closed)
+    versions = Versions(models, "cpu")
+    versions.promote("one")
+    assert {"one", "three"} <= {row.name for row in versions.list()} - {"two"} == {row.name for row in versions.list()}
+    with pytest.raises(ArtifactError, match="a manifest we may read"):
+        versions.promote("two")
     assert answered(versions).model == "one"
 
 

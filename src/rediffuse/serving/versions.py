@@ -220,7 +220,7 @@ class Versions:
         """Load, verify, warm up."""
         found = _content(path)
         if found is None:
-            raise ArtifactError(say(f"{str(path)!r} is no model folder", remedy="Name one that has a manifest"))
+            raise ArtifactError(say(f"{str(path)!r} is no model folder", remedy="Name one that has a manifest we may read"))
         try:
             model = load(path, device=self._device)
             warm_up(model)
@@ -266,8 +266,11 @@ class Versions:
 
 
 def _content(folder: Path) -> str | None:
-    """The SHA-256 of a folder's manifest; None where it has none."""
-    return sha256(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    """The SHA-256 of a folder's manifest; None where it has none that we may read."""
+    try:
+        return sha256(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    except PermissionError:
+        return None
 
 
 def give_back() -> None:
