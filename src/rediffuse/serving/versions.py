@@ -220,7 +220,9 @@ class Versions:
         """Load, verify, warm up."""
         found = _content(path)
         if found is None:
-            raise ArtifactError(say(f"{str(path)!r} is no model folder", remedy="Name one that has a manifest we may read"))
+            raise ArtifactError(
+                say(f"{str(path)!r} is no model folder", remedy="Name one that has a manifest we may read")
+            )
         try:
             model = load(path, device=self._device)
             warm_up(model)
