@@ -156,6 +156,22 @@ def test_by_keyboard_alone(home: tuple[str, Shop], visit: Opened) -> None:
     assert focused() == "view-2-cart"
 
 
+def test_a_click_at_the_moment_the_list_came_stays_on_the_page(home: tuple[str, Shop], visit: Opened) -> None:
+    page = visit(home[0], "/shop?user=ann")
+    page.evaluate("""() => {
+        window.here = true;
+        new MutationObserver((_, watch) => {
+            watch.disconnect();
+            document.getElementById("view-2-cart").focus();
+            document.getElementById("view-2-cart").click();
+        }).observe(document.getElementById("main"), { childList: true });
+    }""")
+    page.locator("#view-2").click()
+    expect(page.locator("#feed")).to_contain_text("From 2 events")
+    assert page.evaluate("window.here === true"), "no page was loaded"
+    assert page.evaluate("document.activeElement.id") == "view-2-cart"
+
+
 @pytest.mark.parametrize("path", ["/shop?user=ann", "/shop?user=" + "w" * 200, "/ops", "/pages/sign-in"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scroll_and_text_can_be_read(
