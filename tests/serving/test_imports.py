@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -187,6 +188,26 @@ def test_one_that_takes_long_is_told_of_later(shop: Shop) -> None:
     assert said["state"] == "done"
     assert shop.client.get(f"/v1/imports/{'0' * 32}").status_code == 404
     assert shop.client.get("/v1/imports/..%2f..%2fetc").status_code in (404, 422)
+
+
+@pytest.mark.parametrize(("content", "state"), [(SEGMENT, "done"), ("neither", "failed")])
+def test_what_is_told_as_ended_is_not_read_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, state: str
+) -> None:
+    cleared, go, remove = threading.Event(), threading.Event(), shutil.rmtree
+
+    def late(place: str | Path, **how: Any) -> None:
+        if Path(place).parent == tmp_path / "imports":
+            cleared.set()
+            go.wait(60)
+        remove(place, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    name = sent(shop, content, wait_s=0).json()["id"]
+    assert cleared.wait(60)
+    before = shop.client.get(f"/v1/imports/{name}").json()["state"]
+    go.set()
+    assert (before, told(shop, name)["state"]) == ("running", state)
 
 
 def test_more_than_a_few_wait_at_the_door(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,16 +176,18 @@ class Imports:
             await asyncio.wait([self._tasks[name]], timeout=wait_s)
 
     async def _run(self, found: Import, place: Path) -> None:
+        state, message = "done", None
         try:
             async with self._turn:
                 await self._whatever_it_takes(found, place)
         except RediffuseError as error:
-            found.state, found.message = "failed", str(error)
+            state, message = "failed", str(error)
         except Exception:  # noqa: BLE001  # whoever asks is told, and the log has it
             _log.exception("an import failed")
-            found.state, found.message = "failed", "Something went wrong here; the log of the service tells where."
-        # Not when it is cancelled: the next start goes on with it.
+            state, message = "failed", "Something went wrong here; the log of the service tells where."
+        # Not when it is cancelled: the next start goes on with it. Told once nothing is left that could be read again.
         await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        found.state, found.message = state, message
 
     async def _whatever_it_takes(self, found: Import, place: Path) -> None:
         """Read and keep a file; what is not its fault, a store that is away or a child that was stopped, is waited for."""
@@ -199,7 +201,6 @@ class Imports:
                 found.state, found.message = "waiting", str(error)
                 await asyncio.sleep(min(2.0**again, LONGEST_PAUSE_S))
             else:
-                found.state, found.message = "done", None
                 return
 
     async def _import(self, found: Import, place: Path, reading: Reading) -> None:
