@@ -17,7 +17,7 @@ from rediffuse.evaluation.protocol import Protocol
 from rediffuse.facade import Model
 from rediffuse.random import stable_key
 from rediffuse.serving.engine import Answered, Ask, Engine, Exploration, Unanswerable
-from rediffuse.serving.exploration import plackett_luce, uniform
+from rediffuse.serving.exploration import LEAST_TEMPERATURE, plackett_luce, uniform
 from rediffuse.serving.ladder import Ladder, Rung
 from rediffuse.types import Options, Query, Ranking
 
@@ -114,8 +114,9 @@ def test_one_wrong_ask_is_told_so_alone(model: Model, histories: list[tuple[str,
         Ask(k=0)
     with pytest.raises(InvalidInput, match="times_us must hold one value"):
         Ask(history=("a", "b"), times_us=(1,))
-    with pytest.raises(InvalidInput, match="temperature"):
-        Exploration(temperature=0)
+    for temperature in (0, 1e-310, math.inf, math.nan):
+        with pytest.raises(InvalidInput, match="temperature"):
+            Exploration(temperature=temperature)
 
 
 def test_what_is_looked_at_is_not_in_its_own_list(model: Model, histories: list[tuple[str, ...]]) -> None:
@@ -171,6 +172,15 @@ def test_orders_are_drawn_with_their_probabilities() -> None:
         wanted = math.prod(w / sum(weights[place:]) for place, w in enumerate(weights))
         assert said[order] == pytest.approx(wanted)
         assert abs(counts[order] / draws - wanted) < 5 * math.sqrt(wanted / draws)
+
+
+def test_at_the_least_temperature_the_draw_is_still_one() -> None:
+    """Those that are worth the same come in either order, and are told so."""
+    worth, noise = torch.tensor([1.0, 1.0, 0.5, 0.0]), uniform(7, 1, torch.arange(800)).reshape(200, 4)
+    drawn = [plackett_luce(worth, LEAST_TEMPERATURE, row) for row in noise]
+    assert 60 < sum(order.tolist() == [0, 1, 2, 3] for order, _ in drawn) < 140
+    assert {tuple(order.tolist()) for order, _ in drawn} == {(0, 1, 2, 3), (1, 0, 2, 3)}
+    assert all(propensity.tolist() == pytest.approx([0.5, 1, 1, 1]) for _, propensity in drawn)
 
 
 def test_exploration_keeps_to_what_may_be_shown(model: Model, histories: list[tuple[str, ...]]) -> None:

@@ -13,7 +13,7 @@ from rediffuse.errors import InvalidInput, RediffuseError, say
 from rediffuse.facade import Answer, Model, Recommended
 from rediffuse.grounding.rerank import relevance
 from rediffuse.random import stable_key
-from rediffuse.serving.exploration import plackett_luce, uniform
+from rediffuse.serving.exploration import LEAST_TEMPERATURE, plackett_luce, uniform
 from rediffuse.serving.ladder import Rung
 from rediffuse.types import Options
 
@@ -30,7 +30,7 @@ class Unanswerable(RediffuseError):  # noqa: N818  # named for what the caller s
 
 @dataclass(frozen=True)
 class Exploration:
-    """How a list is drawn instead of ranked. Raises: InvalidInput for a temperature that is not above 0."""
+    """How a list is drawn instead of ranked. Raises: InvalidInput for a temperature below the least."""
 
     temperature: float = 0.2
     """tau of `exploration.py::plackett_luce`, where the best of the POOL is worth 1 and the last 0."""
@@ -39,8 +39,11 @@ class Exploration:
 
     def __post_init__(self) -> None:
         """Check the temperature."""
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise InvalidInput(say("The temperature of exploration must be above 0", got=self.temperature))
+        if not LEAST_TEMPERATURE <= self.temperature < math.inf:
+            allowed = f"{LEAST_TEMPERATURE:g} and more"
+            raise InvalidInput(
+                say("The temperature of exploration must be above 0", got=self.temperature, allowed=allowed)
+            )
 
 
 @dataclass(frozen=True)

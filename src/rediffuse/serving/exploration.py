@@ -13,14 +13,16 @@ from torch import Tensor
 
 from rediffuse.random import uniform_of_pairs
 
+LEAST_TEMPERATURE = 1e-6
+"""Below it worth / tau leaves the noise no digits: neither the draw nor its probability would be right."""
 _WORD = 0xFFFFFFFF
 
 
 def plackett_luce(worth: Tensor, temperature: float, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Draw an order.
 
-    Args: worth: (n,) of each item.   temperature: tau > 0; towards 0 the order of worth, large: any order alike.
-        noise: (n,) uniform in 0 .. 1, both excluded.
+    Args: worth: (n,) of each item.   temperature: tau, at least LEAST_TEMPERATURE; towards 0 the order of worth, large:
+        any order alike.   noise: (n,) uniform in 0 .. 1, both excluded.
     Returns: the items' places in the order drawn, (n,) int64; the probability of each given those before it, (n,) float64,
         whose product over the first k is that of the list of k.
     """

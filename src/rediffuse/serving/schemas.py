@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
+from rediffuse.serving.exploration import LEAST_TEMPERATURE
+
 _OPEN = r"[^\x00-\x1f\x7f-\x9f]"
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=rf"^{_OPEN}{{1,256}}$")]
 """An id, or a name: no control characters."""
@@ -67,7 +69,7 @@ class Seen(Body):
 class Explore(Body):
     """A list that is drawn instead of ranked, with the probability of what was drawn."""
 
-    temperature: float = Field(default=0.2, gt=0, le=100)
+    temperature: float = Field(default=0.2, ge=LEAST_TEMPERATURE, le=100)
     """Towards 0 the order of the scores; large: any order alike."""
     seed: Seed | None = None
     """Another one draws another list; absent: a new list each time."""
