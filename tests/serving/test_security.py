@@ -55,7 +55,9 @@ def test_the_document_lists_every_route_with_its_errors(locked: Shop) -> None:
     for method, path in found:
         operation = document["paths"][path][method]
         assert operation["security"] == [{"key": []}]
-        assert {"200", "401", "403", "422", "429", "503"} <= set(operation["responses"]), path
+        assert {"200", "401", "403", "422", "429", "431", "503"} <= set(operation["responses"]), path
+        door = operation["responses"]["431"]["content"]["application/json"]["schema"]  # before the path counts
+        assert door == {"$ref": "#/components/schemas/Problem"}
         if "requestBody" in operation:
             assert {"400", "408", "413", "415"} <= set(operation["responses"]), path
     assert document["paths"]["/health/live"]["get"]["security"] == []

@@ -150,7 +150,11 @@ class Refusal(Answer):
 
 def refusals(*more: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the errors of a route: as `documented`, in this shape."""
-    return {status: {**told, "model": Refusal} for status, told in documented(*more).items()}
+    at_the_door = 431  # before it is known what is asked for
+    return {
+        status: told if status == at_the_door else {**told, "model": Refusal}
+        for status, told in documented(*more).items()
+    }
 
 
 class Errors:

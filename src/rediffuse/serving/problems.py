@@ -55,6 +55,7 @@ MEANINGS = {
     415: "The body is of another type, or compressed.",
     422: "The body or a parameter is not what it should be; the message names it.",
     429: "Too many requests, of this key or at all; `Retry-After` says when to come again.",
+    431: "The request line and the headers are too long.",
     503: "No answer in time, or the store or the model is not there; `Retry-After` says when to come again.",
 }
 # The first that fits, so the narrower kind stands first.
@@ -75,7 +76,7 @@ _SHOWN = 80
 def documented(*more: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of the errors of a route. Args: more: statuses besides those that any route can have."""
     out: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({401, 403, 422, 429, 503, *more}):
+    for status in sorted({401, 403, 422, 429, 431, 503, *more}):
         out[status] = {"model": Problem, "description": MEANINGS[status]}
         if status in (429, 503):
             retry = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
