@@ -101,6 +101,10 @@ def test_a_table_needs_its_columns_named(shop: Shop) -> None:
         (TSV.replace("49.90 EUR", "49.90"), {}, "holds no price with its currency in row 1"),
         (b"\x1f\x8b broken", {}, "cut off or no gzip"),
         (SEGMENT, {"time_unit": "s"}, "cannot use 'time_unit'"),
+        (SEGMENT, {"bad_row": "0"}, "Unknown key 'bad_row'. Nearest known key: 'bad_rows'."),
+        (SEGMENT, {"form": "segment"}, "Unknown key 'form'. Nearest known key: 'format'."),
+        (SEGMENT, {"query": "x"}, "Unknown key 'query'. Known: bad_rows, event_type, format, level, map, "),
+        (SEGMENT, {"bad_rows": "7"}, "bad_rows = '7' is not possible"),
     ],
 )
 def test_nothing_of_a_file_that_cannot_stand_is_kept(shop: Shop, content: Any, asked: dict[str, str], why: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
 
 from rediffuse.data.importers.products import Level
@@ -25,6 +25,26 @@ _PAIR = re.compile(r"([^=]{1,256})=([^=]{1,256})")
 
 Format = Literal["auto", "merchant", "ga4", "shopify", "retail_v2", "personalize", "segment", "table"]
 Pairs = Annotated[list[Annotated[str, StringConstraints(max_length=513)]], Field(max_length=64)]
+
+
+class HowToRead(BaseModel):
+    """What the query may say of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    form: Format = Field(default="auto", alias="format")
+    level: Level | None = None
+    """What the model recommends."""
+    time_unit: TimeUnit | None = None
+    """Of times that are numbers."""
+    columns: Pairs | None = Field(default=None, alias="map")
+    """`ours=theirs` each."""
+    event_type: Pairs | None = None
+    """`ours=theirs` each."""
+    bad_rows: float = Field(default=BAD_ROWS, ge=0, le=1)
+    """Share of rows that may be left out because they cannot stand."""
+    wait_s: float = Field(default=20.0, ge=0, le=60)
+    """Seconds that the answer may wait for the end."""
 
 
 class ImportSaid(Answer):
@@ -69,21 +89,12 @@ def importing(imports: Imports) -> APIRouter:
         responses=documented(400, 408, 413, 415) | waits,
         openapi_extra={"requestBody": _FILE},
     )
-    async def take(
-        request: Request,
-        form: Annotated[Format, Query(alias="format")] = "auto",
-        level: Annotated[Level | None, Query()] = None,
-        time_unit: Annotated[TimeUnit | None, Query()] = None,
-        columns: Annotated[Pairs | None, Query(alias="map")] = None,
-        event_type: Annotated[Pairs | None, Query()] = None,
-        bad_rows: Annotated[float, Query(ge=0, le=1)] = BAD_ROWS,
-        wait_s: Annotated[float, Query(ge=0, le=60)] = 20.0,
-    ) -> Response:
+    async def take(request: Request, how: Annotated[HowToRead, Query()]) -> Response:
         """Take in a feed of products or a log of events, as `rediffuse import` reads them: all of it or nothing."""
-        given = {"time_unit": time_unit, "columns": _pairs(columns), "event_types": _pairs(event_type)}
+        given = {"time_unit": how.time_unit, "columns": _pairs(how.columns), "event_types": _pairs(how.event_type)}
         options = {name: value for name, value in given.items() if value}
-        found = await imports.take(request.stream(), Reading(form, level, options, bad_rows))
-        await imports.finish(found.id, wait_s)
+        found = await imports.take(request.stream(), Reading(how.form, how.level, options, how.bad_rows))
+        await imports.finish(found.id, how.wait_s)
         if found.state == "failed":
             raise HTTPException(422, str(found.message))
         return _said(found, 200 if found.state == "done" else 202)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -117,7 +118,7 @@ def handle_all(app: FastAPI) -> None:
     handlers: dict[type[Exception], Callable[[Request, Any], Response]] = {
         HTTPException: lambda _, error: refused(error),
         RediffuseError: lambda _, error: failed(error),
-        RequestValidationError: lambda request, error: problem(*worded(error, _body_of(request))),
+        RequestValidationError: lambda request, error: problem(*worded(error, _checked_by(request))),
         Exception: lambda _, error: broken(error),
     }
     for kind, answer in handlers.items():
@@ -158,11 +159,13 @@ def worded(error: RequestValidationError | ValidationError, body: type[BaseModel
     return 422, f"{'.'.join(where) or 'The body'} = {shown} is not possible: {reason}."
 
 
-def _body_of(request: Request) -> type[BaseModel] | None:
-    """What the route of a request checks its body by."""
-    field = getattr(request.scope.get("route"), "body_field", None)
-    kinds = _models(None if field is None else field.field_info.annotation)
-    return next(iter(kinds), None)
+def _checked_by(request: Request) -> type[BaseModel] | None:
+    """What the route of a request checks its body by, or its query where the body is a file."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return None
+    fields = route.dependant.query_params if route.body_field is None else [route.body_field]
+    return next((kind for field in fields for kind in _models(field.field_info.annotation)), None)
 
 
 def _keys(body: type[BaseModel], where: Sequence[str]) -> set[str]:
